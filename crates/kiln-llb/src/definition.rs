@@ -1,0 +1,153 @@
+//! A graph of vertices.
+
+use crate::decode::{self, DecodeError};
+use crate::marshal::{self, OpParts};
+use crate::{Op, OpMetadata, Platform, SourceMap, name};
+use kiln_digest::Digest;
+use kiln_proto::pb;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// One result of a vertex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Input {
+    /// The vertex.
+    pub digest: Digest,
+    /// Which of its results.
+    pub index: usize,
+}
+
+/// One operation of a graph.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vertex {
+    /// Of the bytes as received or written.
+    pub digest: Digest,
+    /// What it does.
+    pub op: Op,
+    /// What it needs, in the order that the operation's indices mean.
+    pub inputs: Vec<Input>,
+    /// As on the wire; `None` means the daemon's own.
+    pub platform: Option<Platform>,
+    /// Filters on workers.
+    pub constraints: Vec<String>,
+    /// Not part of the digest.
+    pub metadata: OpMetadata,
+    pub(crate) fallback_name: String,
+    pub(crate) encoded: Vec<u8>,
+}
+
+impl Vertex {
+    /// Makes a vertex: encodes it and takes its digest. The indices in `op` must be within `inputs`.
+    pub fn new(op: Op, inputs: Vec<Input>, platform: Option<Platform>, metadata: OpMetadata) -> Vertex {
+        let parts = OpParts { inputs: &inputs, platform: platform.as_ref(), constraints: &[], op: &op };
+        let encoded = marshal::encode_op(parts);
+        let digest = Digest::sha256(&encoded);
+        Vertex { digest, op, inputs, platform, constraints: Vec::new(), metadata, fallback_name: String::new(), encoded }
+    }
+
+    /// What people see: the custom name when there is one, else a text made from the operation.
+    pub fn name(&self) -> &str {
+        let custom = self.metadata.description.get("llb.customname");
+        custom.map_or(self.fallback_name.as_str(), String::as_str)
+    }
+
+    /// The bytes that the digest is of.
+    pub fn encoded(&self) -> &[u8] {
+        &self.encoded
+    }
+}
+
+/// A graph with one root. Inputs exist, indices are in range, there are no cycles.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Definition {
+    vertices: Vec<Arc<Vertex>>,
+    by_digest: HashMap<Digest, usize>,
+    root: Option<Input>,
+    source: Option<SourceMap>,
+}
+
+impl Definition {
+    /// Reads what a client sent. A definition without any element is scratch: it has no root.
+    pub fn decode(def: &pb::Definition) -> Result<Definition, DecodeError> {
+        decode::definition(def)
+    }
+
+    /// Builds a definition from vertices that are sorted so that inputs come first.
+    pub fn from_vertices(
+        vertices: Vec<Arc<Vertex>>,
+        root: Option<Input>,
+        source: Option<SourceMap>,
+    ) -> Result<Definition, DecodeError> {
+        let mut out = Definition { root, source, ..Default::default() };
+        for v in vertices {
+            out.push(v)?;
+        }
+        if let Some(root) = root {
+            out.check_edge(&root)?;
+        }
+        Ok(out)
+    }
+
+    fn push(&mut self, v: Arc<Vertex>) -> Result<(), DecodeError> {
+        if self.by_digest.contains_key(&v.digest) {
+            return Ok(());
+        }
+        for i in &v.inputs {
+            self.check_edge(i)?;
+        }
+        let v = if v.fallback_name.is_empty() {
+            let names: Vec<&str> = v.inputs.iter().filter_map(|i| self.vertex(&i.digest)).map(|v| v.name()).collect();
+            let fallback_name = name::of(&v.op, &names);
+            Arc::new(Vertex { fallback_name, ..Arc::unwrap_or_clone(v) })
+        } else {
+            v
+        };
+        self.by_digest.insert(v.digest, self.vertices.len());
+        self.vertices.push(v);
+        Ok(())
+    }
+
+    fn check_edge(&self, i: &Input) -> Result<(), DecodeError> {
+        let v = self.vertex(&i.digest).ok_or(DecodeError::MissingInput(i.digest))?;
+        let outputs = v.op.output_count();
+        if i.index >= outputs {
+            return Err(DecodeError::OutputRange { vertex: i.digest, index: i.index, outputs });
+        }
+        Ok(())
+    }
+
+    /// The vertex and result that the definition stands for; `None` is scratch.
+    pub fn root(&self) -> Option<Input> {
+        self.root
+    }
+
+    /// All vertices, inputs before those that use them.
+    pub fn vertices(&self) -> &[Arc<Vertex>] {
+        &self.vertices
+    }
+
+    /// A vertex by digest.
+    pub fn vertex(&self, digest: &Digest) -> Option<&Arc<Vertex>> {
+        self.by_digest.get(digest).map(|i| &self.vertices[*i])
+    }
+
+    /// Where vertices were written.
+    pub fn source(&self) -> Option<&SourceMap> {
+        self.source.as_ref()
+    }
+
+    /// For the wire. Bytes of decoded vertices are those received.
+    pub fn to_pb(&self) -> pb::Definition {
+        let mut def: Vec<Vec<u8>> = self.vertices.iter().map(|v| v.encoded.clone()).collect();
+        let mut metadata: BTreeMap<String, pb::OpMetadata> =
+            self.vertices.iter().map(|v| (v.digest.to_string(), v.metadata.to_pb())).collect();
+        if let Some(root) = &self.root {
+            let terminal = marshal::encode_terminal(root);
+            let caps = ["constraints", "platform"].map(|c| (c.to_string(), true));
+            let terminal_meta = pb::OpMetadata { caps: caps.into(), ..Default::default() };
+            metadata.insert(Digest::sha256(&terminal).to_string(), terminal_meta);
+            def.push(terminal);
+        }
+        pb::Definition { def, metadata, source: self.source.as_ref().map(SourceMap::to_pb) }
+    }
+}
