@@ -1,0 +1,202 @@
+//! From a [`ProcessSpec`] to the packet the helper gets.
+
+use super::connection::Packet;
+use crate::cgroup::StepCgroup;
+use crate::child::is_limit;
+use crate::error::SandboxError;
+use crate::spec::{MountKind, Network, ProcessSpec, SandboxMount, Stdio, Ulimit};
+use crate::wire::{self, Devices, FdIndex, Mount, Order, Request, Rlimit, Source};
+use kiln_sys::mount::{self, Attrs};
+use kiln_sys::socket;
+use rustix::fs::FileType;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// 64 MiB, Docker's default.
+pub(crate) const SHM_SIZE: u64 = 64 << 20;
+
+/// Refuses what could not be run, before anything is made for it.
+pub(crate) fn validate(spec: &ProcessSpec) -> Result<(), SandboxError> {
+    let wrong = |field, reason: &str| Err(SandboxError::invalid(field, reason));
+    let id_char = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if spec.id.is_empty() || spec.id.len() > 128 || spec.id.starts_with('.') || !spec.id.chars().all(id_char)
+    {
+        return wrong("id", "must be 1 to 128 letters, digits, `-`, `_` and `.`, not starting with a dot");
+    }
+    if spec.args.is_empty() {
+        return wrong("args", "no program to run");
+    }
+    if spec.args.iter().chain(&spec.env).any(|s| s.contains('\0')) {
+        return wrong("args", "arguments and environment cannot contain a NUL byte");
+    }
+    if !spec.cwd.is_absolute() {
+        return wrong("cwd", "the working directory must be an absolute path");
+    }
+    // HOST_NAME_MAX of the kernel.
+    if spec.hostname.len() > 64 {
+        return wrong("hostname", "is longer than 64 bytes");
+    }
+    for SandboxMount { dest, .. } in &spec.mounts {
+        if !dest.is_absolute() || dest.parent().is_none() {
+            return Err(SandboxError::invalid(
+                "mounts",
+                format!("destination {} must be an absolute path below the root", dest.display()),
+            ));
+        }
+    }
+    match spec.ulimits.iter().find(|u| !is_limit(&u.name) || u.soft < -1 || u.hard < -1) {
+        Some(limit) => Err(SandboxError::invalid("ulimits", format!("{:?} is not a limit", limit.name))),
+        None => Ok(()),
+    }
+}
+
+/// Collects descriptors and their numbers.
+#[derive(Default)]
+struct Fds(Vec<OwnedFd>);
+
+impl Fds {
+    fn push(&mut self, fd: OwnedFd) -> FdIndex {
+        self.0.push(fd);
+        self.0.len() - 1
+    }
+
+    fn push_copy(&mut self, fd: BorrowedFd<'_>) -> Result<FdIndex, SandboxError> {
+        let copy = fd.try_clone_to_owned().map_err(|e| SandboxError::prepare("copy a descriptor", e))?;
+        Ok(self.push(copy))
+    }
+}
+
+/// Builds the packet, and the daemon's end of the run's own socket.
+pub(super) fn build(
+    spec: ProcessSpec,
+    stdio: Stdio,
+    cgroup: &StepCgroup,
+    profile: Option<BorrowedFd<'_>>,
+) -> Result<(Packet, OwnedFd), SandboxError> {
+    let (ours, theirs) = socket::pair().map_err(|e| SandboxError::prepare("make a socket", e))?;
+    let mut fds = Fds::default();
+    fds.push(theirs);
+    // Holds the place of the request, which is written last because it names the others.
+    fds.push(ours);
+    let mut blobs = Vec::new();
+    let own_network = spec.network == Network::None;
+    let nodev = cgroup.devices == Devices::NoDev;
+    let mounts = spec
+        .mounts
+        .into_iter()
+        .map(|m| mount_order(m, nodev, &mut fds, &mut blobs))
+        .collect::<Result<_, _>>()?;
+    let request = Request {
+        root: fds.push(spec.root),
+        read_only_root: spec.read_only_root,
+        stdio: [fds.push(stdio.stdin), fds.push(stdio.stdout), fds.push(stdio.stderr)],
+        mounts,
+        args: spec.args,
+        env: spec.env,
+        cwd: spec.cwd,
+        uid: spec.uid,
+        gid: spec.gid,
+        additional_gids: spec.additional_gids,
+        hostname: spec.hostname,
+        own_network,
+        security: spec.security,
+        devices: cgroup.devices,
+        rlimits: spec.ulimits.into_iter().map(rlimit).collect(),
+        shm_size: spec.shm_size.unwrap_or(SHM_SIZE),
+        tty: spec.tty,
+        v1_cgroups: cgroup.v1.iter().map(|m| fds.push_copy(m.handle.as_fd())).collect::<Result<_, _>>()?,
+        cgroup_view: cgroup.view.clone(),
+        seccomp: profile.map(|p| fds.push_copy(p)).transpose()?,
+    };
+    let order = Order {
+        own_network,
+        cgroup: cgroup.unified.as_ref().map(|m| fds.push_copy(m.handle.as_fd())).transpose()?,
+    };
+    let file =
+        wire::write_request(&request, &blobs).map_err(|e| SandboxError::prepare("write the request", e))?;
+    let ours = std::mem::replace(&mut fds.0[wire::REQUEST_FILE], file);
+    if fds.0.len() > socket::MAX_FDS {
+        return Err(SandboxError::invalid("mounts", "too many: about 240 bind mounts fit one run"));
+    }
+    let bytes = serde_json::to_vec(&order).map_err(|e| SandboxError::prepare("write the order", e))?;
+    Ok((Packet { bytes, fds: fds.0 }, ours))
+}
+
+fn rlimit(limit: Ulimit) -> Rlimit {
+    // -1, the only negative value let through, is unlimited.
+    Rlimit { name: limit.name, soft: u64::try_from(limit.soft).ok(), hard: u64::try_from(limit.hard).ok() }
+}
+
+fn mount_order(
+    mount: SandboxMount,
+    nodev: bool,
+    fds: &mut Fds,
+    blobs: &mut Vec<u8>,
+) -> Result<Mount, SandboxError> {
+    let source = match mount.kind {
+        MountKind::Bind { fd, read_only } => {
+            let attrs = Attrs { read_only, nodev, ..Attrs::default() };
+            let (tree, directory) = bind(&fd, attrs).map_err(|e| SandboxError::Prepare {
+                action: "bind a mount",
+                message: format!("{}: {e}", mount.dest.display()),
+            })?;
+            Source::Bind { tree: fds.push(tree), directory }
+        }
+        MountKind::Tmpfs { size, mode } => Source::Tmpfs { size, mode },
+        MountKind::File { contents, mode, uid, gid } => {
+            let start = blobs.len();
+            blobs.extend(contents);
+            Source::File { start, end: blobs.len(), mode, uid, gid }
+        }
+    };
+    Ok(Mount { dest: mount.dest, source })
+}
+
+fn bind(fd: &OwnedFd, attrs: Attrs) -> kiln_sys::Result<(OwnedFd, bool)> {
+    let stat = rustix::fs::fstat(fd).map_err(|e| kiln_sys::Error::new(kiln_sys::Call::Open, "", e))?;
+    let tree = mount::bind_detached(fd.as_fd(), false, false)?;
+    if attrs != Attrs::default() {
+        mount::set_attrs(tree.as_fd(), attrs, false)?;
+    }
+    Ok((tree, FileType::from_raw_mode(stat.st_mode) == FileType::Directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    fn spec(change: impl FnOnce(&mut ProcessSpec)) -> Result<(), String> {
+        let root = File::open("/").unwrap().into();
+        let mut spec = ProcessSpec::new("a-1.b_2", root, vec!["true".into()]);
+        change(&mut spec);
+        validate(&spec).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn ids_are_names_and_nothing_else() {
+        assert_eq!(spec(|_| ()), Ok(()));
+        for id in ["", ".", "..", ".a", "a/b", "../x", "a b", "a\0", "\u{e4}", &"x".repeat(129)] {
+            assert!(spec(|s| s.id = id.into()).is_err(), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_run_is_refused_with_its_field() {
+        let text = |change: fn(&mut ProcessSpec)| spec(change).unwrap_err();
+        assert_eq!(text(|s| s.args.clear()), "args: no program to run");
+        assert_eq!(text(|s| s.cwd = "w".into()), "cwd: the working directory must be an absolute path");
+        assert!(text(|s| s.env = vec!["A=\0".into()]).starts_with("args: "));
+        assert!(text(|s| s.hostname = "h".repeat(65)).starts_with("hostname: "));
+        let limit = |name: &str, soft| Ulimit { name: name.into(), soft, hard: -1 };
+        assert_eq!(spec(|s| s.ulimits = vec![limit("nofile", -1)]), Ok(()));
+        assert_eq!(
+            spec(|s| s.ulimits = vec![limit("NOFILE", 1)]),
+            Err("ulimits: \"NOFILE\" is not a limit".into())
+        );
+        assert!(spec(|s| s.ulimits = vec![limit("nofile", -2)]).is_err());
+        for dest in ["/", "a", ""] {
+            let kind = MountKind::Tmpfs { size: None, mode: 0o755 };
+            assert!(spec(|s| s.mounts = vec![SandboxMount { dest: dest.into(), kind }]).is_err());
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What to run: one process, its root, what it sees of the machine, and what it may do.
+
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// One process to run in a root of its own.
+#[derive(Debug)]
+pub struct ProcessSpec {
+    /// A name for logs and the cgroup: letters, digits, `-`, `_`, `.`; at most 128 bytes.
+    pub id: String,
+    /// The root as a detached mount (`kiln_sys::mount::{overlay, bind_detached}`); used up by the run.
+    pub root: OwnedFd,
+    /// Make the root read-only (mount points are still created first).
+    pub read_only_root: bool,
+    /// Mounted in this order, after and over the standard ones (so one on `/dev/shm` replaces that). A
+    /// destination in `/proc` is refused.
+    pub mounts: Vec<SandboxMount>,
+    /// Program and arguments; the program is looked up in the `PATH` of `env`, inside the root.
+    pub args: Vec<String>,
+    /// Environment as `NAME=value`. Only `HOME` is added when missing, from the root's `/etc/passwd`.
+    pub env: Vec<String>,
+    /// Working directory, absolute; made (0755, owned by `uid`:`gid`) when missing.
+    pub cwd: PathBuf,
+    /// User id inside the root.
+    pub uid: u32,
+    /// Group id inside the root.
+    pub gid: u32,
+    /// Supplementary groups; empty means none at all.
+    pub additional_gids: Vec<u32>,
+    /// Host name the process sees.
+    pub hostname: String,
+    /// What of the network it sees.
+    pub network: Network,
+    /// How far it is confined.
+    pub security: Security,
+    /// Limits set before the program starts.
+    pub ulimits: Vec<Ulimit>,
+    /// cgroup limits.
+    pub resources: Resources,
+    /// cgroup below which the step's own one is made, relative to the mounted hierarchy.
+    pub cgroup_parent: Option<String>,
+    /// Size of `/dev/shm` in bytes; `None` is 64 MiB.
+    pub shm_size: Option<u64>,
+    /// Give the process a terminal of this size; then the stdio of the run is not used.
+    pub tty: Option<TerminalSize>,
+}
+
+impl ProcessSpec {
+    /// A spec with BuildKit's defaults: `/` as directory, root user, host network, sandboxed, no limits.
+    pub fn new(id: impl Into<String>, root: OwnedFd, args: Vec<String>) -> Self {
+        ProcessSpec {
+            id: id.into(),
+            root,
+            read_only_root: false,
+            mounts: Vec::new(),
+            args,
+            env: Vec::new(),
+            cwd: PathBuf::from("/"),
+            uid: 0,
+            gid: 0,
+            additional_gids: Vec::new(),
+            hostname: "buildkitsandbox".into(),
+            network: Network::Host,
+            security: Security::Sandbox,
+            ulimits: Vec::new(),
+            resources: Resources::default(),
+            cgroup_parent: None,
+            shm_size: None,
+            tty: None,
+        }
+    }
+}
+
+/// Something mounted inside the root.
+#[derive(Debug)]
+pub struct SandboxMount {
+    /// Absolute path inside the root; links in it are resolved inside the root. Missing parts are made.
+    pub dest: PathBuf,
+    /// What is mounted there.
+    pub kind: MountKind,
+}
+
+/// What a [`SandboxMount`] shows.
+#[derive(Debug)]
+pub enum MountKind {
+    /// A directory or file. What is mounted below it does not come along.
+    Bind {
+        /// A handle (`O_PATH` is enough) inside a mount of the daemon's namespace; the run clones it.
+        fd: OwnedFd,
+        /// Refuse writes.
+        read_only: bool,
+    },
+    /// An empty filesystem in memory (nosuid).
+    Tmpfs {
+        /// Size in bytes; `None` is the kernel's default, half of the memory.
+        size: Option<u64>,
+        /// Permission bits of its root.
+        mode: u32,
+    },
+    /// A read-only file kept in memory only: a secret, `/etc/resolv.conf`, `/etc/hosts`.
+    File {
+        /// The bytes.
+        contents: Vec<u8>,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+}
+
+/// What of the network the process sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// The daemon's network.
+    Host,
+    /// A loopback interface only.
+    None,
+}
+
+/// How far the process is confined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Security {
+    /// Docker's default capabilities and seccomp profile, masked and read-only paths.
+    Sandbox,
+    /// All capabilities, all devices, writable `/sys` and cgroups (entitlement `security.insecure`).
+    Insecure,
+}
+
+/// A resource limit, see setrlimit(2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ulimit {
+    /// Docker's name in lower case, such as `nofile`.
+    pub name: String,
+    /// Soft limit; -1 is unlimited.
+    pub soft: i64,
+    /// Hard limit; -1 is unlimited.
+    pub hard: i64,
+}
+
+/// cgroup limits; `None` everywhere means that none is set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Memory in bytes.
+    pub memory: Option<i64>,
+    /// Memory and swap together in bytes; -1 is unlimited swap.
+    pub memory_swap: Option<i64>,
+    /// Relative CPU weight, 2 to 262144.
+    pub cpu_shares: Option<u64>,
+    /// CPU time in microseconds per period.
+    pub cpu_quota: Option<i64>,
+    /// Length of the period in microseconds.
+    pub cpu_period: Option<u64>,
+    /// CPUs, such as `0-2,4`.
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes.
+    pub cpuset_mems: Option<String>,
+    /// Number of processes and threads.
+    pub pids: Option<i64>,
+}
+
+/// Size of a terminal in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
+}
+
+/// Where the process reads and writes; all three are duplicated into it.
+#[derive(Debug)]
+pub struct Stdio {
+    /// Descriptor 0.
+    pub stdin: OwnedFd,
+    /// Descriptor 1.
+    pub stdout: OwnedFd,
+    /// Descriptor 2.
+    pub stderr: OwnedFd,
+}
