@@ -70,12 +70,16 @@ fn after_kill_nine_every_finished_blob_is_there_and_none_is_broken() {
         let opened = start.elapsed();
         assert!(opened < Duration::from_millis(500), "round {round}: opening took {opened:?}");
         for digest in &finished {
-            assert!(store.info(digest).unwrap().is_some(), "round {round}: {digest} was finished and is gone");
+            assert!(
+                store.info(digest).unwrap().is_some(),
+                "round {round}: {digest} was finished and is gone"
+            );
         }
         for blob in store.list().unwrap() {
             assert_eq!(store.read(&blob.digest, 1 << 20).unwrap().len() as u64, blob.size);
         }
-        let check: String = store.db().with(|c| c.query_row("PRAGMA integrity_check", [], |r| r.get(0))).unwrap();
+        let check: String =
+            store.db().with(|c| c.query_row("PRAGMA integrity_check", [], |r| r.get(0))).unwrap();
         assert_eq!(check, "ok");
     }
     assert!(!finished.is_empty(), "no process lived long enough to finish a blob");

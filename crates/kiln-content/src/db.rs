@@ -18,7 +18,9 @@ pub enum DbError {
         source: rusqlite::Error,
     },
     /// The tables were written by a newer program; nothing was changed.
-    #[error("database tables of {room} have version {found}, this kiln knows up to {known}: use a newer kiln or another state directory")]
+    #[error(
+        "database tables of {room} have version {found}, this kiln knows up to {known}: use a newer kiln or another state directory"
+    )]
     Newer {
         /// The room whose tables these are.
         room: String,
@@ -93,7 +95,9 @@ impl Db {
         // Written once per boot of the machine only: the first write after an open may wait for the disk.
         db.boot = match db.with(known)? {
             Some(boot) => boot,
-            None => db.write(|tx| tx.query_row("INSERT INTO boots (id) VALUES (?1) RETURNING n", [&id], |row| row.get(0)))?,
+            None => db.write(|tx| {
+                tx.query_row("INSERT INTO boots (id) VALUES (?1) RETURNING n", [&id], |row| row.get(0))
+            })?,
         };
         Ok(db)
     }
@@ -123,7 +127,10 @@ impl Db {
             let mut run = || -> rusqlite::Result<()> {
                 let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 tx.execute_batch(step)?;
-                tx.execute("INSERT OR REPLACE INTO rooms (name, version) VALUES (?1, ?2)", (room, version as i64))?;
+                tx.execute(
+                    "INSERT OR REPLACE INTO rooms (name, version) VALUES (?1, ?2)",
+                    (room, version as i64),
+                )?;
                 tx.commit()
             };
             run().map_err(|source| DbError::Migrate { room: room.to_string(), version, source })?;

@@ -116,9 +116,14 @@ impl ContentStore {
     /// Drops rows of an earlier boot that were never known to be on disk. Returns whether there were any.
     pub(crate) fn drop_in_doubt(&self) -> Result<bool> {
         let boot = self.db().boot();
-        let dropped = self.db().write(|tx| tx.execute("DELETE FROM blobs WHERE boot IS NOT NULL AND boot <> ?1", [boot]))?;
+        let dropped = self
+            .db()
+            .write(|tx| tx.execute("DELETE FROM blobs WHERE boot IS NOT NULL AND boot <> ?1", [boot]))?;
         if dropped > 0 {
-            tracing::warn!(dropped, "the machine went down before these blobs were known to be on disk; dropped");
+            tracing::warn!(
+                dropped,
+                "the machine went down before these blobs were known to be on disk; dropped"
+            );
         }
         Ok(dropped > 0)
     }
@@ -128,7 +133,11 @@ impl ContentStore {
         let Ok(entries) = fs::read_dir(&self.0.ingest) else { return };
         for entry in entries.flatten() {
             let resumable = entry.file_name().to_string_lossy().starts_with("r-");
-            let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+            let age = entry
+                .metadata()
+                .and_then(|m| m.modified())
+                .ok()
+                .and_then(|at| SystemTime::now().duration_since(at).ok());
             if all || !resumable || age.is_some_and(|age| age > INGEST_AGE) {
                 let _ = fs::remove_file(entry.path());
             }

@@ -106,12 +106,15 @@ impl ContentStore {
     /// The size in bytes of a blob that is complete, `None` when the store has none.
     pub fn info(&self, digest: &Digest) -> Result<Option<u64>> {
         self.0.state().leases.touch(digest);
-        Ok(self.0.db.with(|c| {
-            c.prepare_cached("SELECT size FROM blobs WHERE digest = ?1")?
-                .query_row([digest.to_string()], |row| row.get::<_, i64>(0))
-                .optional()
-        })?
-        .map(|size| size as u64))
+        Ok(self
+            .0
+            .db
+            .with(|c| {
+                c.prepare_cached("SELECT size FROM blobs WHERE digest = ?1")?
+                    .query_row([digest.to_string()], |row| row.get::<_, i64>(0))
+                    .optional()
+            })?
+            .map(|size| size as u64))
     }
 
     /// Opens the file of a blob, for sendfile, ranges and random access. The bytes are *not* checked while they are
@@ -243,7 +246,8 @@ impl ContentStore {
                 .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect()
         })?;
-        let info = |(text, size): (String, i64)| Some(BlobInfo { digest: text.parse().ok()?, size: size as u64 });
+        let info =
+            |(text, size): (String, i64)| Some(BlobInfo { digest: text.parse().ok()?, size: size as u64 });
         Ok(rows.into_iter().filter_map(info).collect())
     }
 
@@ -252,7 +256,9 @@ impl ContentStore {
         let _publish = self.0.publish.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.db.write(|tx| tx.execute("DELETE FROM blobs WHERE digest = ?1", [digest.to_string()]))?;
         match fs::remove_file(self.0.path(digest)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ContentError::io("remove", digest, error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(ContentError::io("remove", digest, error))
+            }
             _ => Ok(()),
         }
     }

@@ -200,7 +200,8 @@ fn a_full_disk_leaves_nothing_and_names_the_blob_root() {
             eprintln!("skipped: no permission for a mount namespace");
             return;
         }
-        let private = rustix::mount::MountPropagationFlags::REC | rustix::mount::MountPropagationFlags::PRIVATE;
+        let private =
+            rustix::mount::MountPropagationFlags::REC | rustix::mount::MountPropagationFlags::PRIVATE;
         rustix::mount::mount_change("/", private).unwrap();
         let none = rustix::mount::MountFlags::empty();
         rustix::mount::mount("tmpfs", &target, "tmpfs", none, Some(c"size=1m")).unwrap();
@@ -257,7 +258,8 @@ fn a_failed_write_changes_nothing() {
 fn a_file_that_is_no_database_is_named() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("db");
-    fs::write(&path, "this is not a database, but it is long enough to be looked at as one".repeat(20)).unwrap();
+    fs::write(&path, "this is not a database, but it is long enough to be looked at as one".repeat(20))
+        .unwrap();
     let error = Db::open(&path).unwrap_err();
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
 }

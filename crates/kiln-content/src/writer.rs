@@ -65,7 +65,10 @@ impl BlobWriter {
     fn rehash(&mut self) -> Result<()> {
         let mut buffer = vec![0; if self.resumable { 256 << 10 } else { 0 }];
         while self.resumable {
-            let n = self.file.read(&mut buffer).map_err(|error| ContentError::io("read partial", self.blob(), error))?;
+            let n = self
+                .file
+                .read(&mut buffer)
+                .map_err(|error| ContentError::io("read partial", self.blob(), error))?;
             if n == 0 {
                 break;
             }
@@ -125,7 +128,8 @@ impl BlobWriter {
     fn publish(&mut self, digest: &Digest) -> Result<()> {
         let inner = self.store.0.clone();
         inner.state().leases.touch(digest);
-        let mut permissions = self.file.metadata().map_err(|e| ContentError::io("stat", digest, e))?.permissions();
+        let mut permissions =
+            self.file.metadata().map_err(|e| ContentError::io("stat", digest, e))?.permissions();
         permissions.set_readonly(true);
         self.file.set_permissions(permissions).map_err(|e| ContentError::io("chmod", digest, e))?;
         let _publish = inner.publish.lock().unwrap_or_else(PoisonError::into_inner);

@@ -78,14 +78,30 @@ struct Node {
 
 #[derive(Debug)]
 enum NodeKind {
-    Source { identifier: String, attrs: std::collections::BTreeMap<String, String> },
+    Source {
+        identifier: String,
+        attrs: std::collections::BTreeMap<String, String>,
+    },
     Exec(Box<ExecSpec>),
-    File { base: Option<Output>, dir: String, actions: Vec<ActionSpec> },
+    File {
+        base: Option<Output>,
+        dir: String,
+        actions: Vec<ActionSpec>,
+    },
     Merge(Vec<Output>),
-    Diff { lower: Option<Output>, upper: Option<Output> },
-    Passthrough { id: String, inputs: Vec<Output> },
+    Diff {
+        lower: Option<Output>,
+        upper: Option<Output>,
+    },
+    Passthrough {
+        id: String,
+        inputs: Vec<Output>,
+    },
     /// A vertex of a received definition.
-    Ready { vertex: Arc<Vertex>, inputs: Vec<Output> },
+    Ready {
+        vertex: Arc<Vertex>,
+        inputs: Vec<Output>,
+    },
     /// Stands for another output; the outer `None` is "not yet known".
     Deferred(Option<Option<Output>>),
 }
@@ -126,10 +142,13 @@ impl GraphBuilder {
     }
 
     /// What has to be added to `lower` to get `upper`.
-    pub fn diff(&mut self, lower: Option<Output>, upper: Option<Output>, mut constraints: Constraints) -> Option<Output> {
-        if upper.is_none() {
-            return None;
-        }
+    pub fn diff(
+        &mut self,
+        lower: Option<Output>,
+        upper: Option<Output>,
+        mut constraints: Constraints,
+    ) -> Option<Output> {
+        upper?;
         constraints.need("diffop");
         Some(Output { node: self.push(NodeKind::Diff { lower, upper }, constraints), slot: Slot::Index(0) })
     }
@@ -144,7 +163,13 @@ impl GraphBuilder {
     }
 
     /// Changes files of `base`; relative paths are below `dir`.
-    pub fn file(&mut self, base: Option<Output>, dir: &str, actions: Vec<ActionSpec>, mut constraints: Constraints) -> Output {
+    pub fn file(
+        &mut self,
+        base: Option<Output>,
+        dir: &str,
+        actions: Vec<ActionSpec>,
+        mut constraints: Constraints,
+    ) -> Output {
         constraints.need("file.base");
         let kind = NodeKind::File { base, dir: dir.to_string(), actions };
         Output { node: self.push(kind, constraints), slot: Slot::Index(0) }
@@ -187,7 +212,8 @@ impl GraphBuilder {
             });
             let inputs = inputs.collect();
             let known = def.source().and_then(|s| s.locations.get(&v.digest.to_string()));
-            let moved = |l: &Location| Location { source_index: l.source_index + shift, ranges: l.ranges.clone() };
+            let moved =
+                |l: &Location| Location { source_index: l.source_index + shift, ranges: l.ranges.clone() };
             let locations = known.into_iter().flatten().map(moved).collect();
             let constraints = Constraints { platform: None, metadata: v.metadata.clone(), locations };
             let node = self.push(NodeKind::Ready { vertex: v.clone(), inputs }, constraints);

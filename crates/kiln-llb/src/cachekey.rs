@@ -7,7 +7,8 @@ mod source;
 pub use deps::{ContentSelector, DepKey, KeyError, deps};
 pub use digest::op_digest;
 pub use source::{
-    GitKey, HttpKey, ImageKey, LocalKey, git_key, http_key, image_blob_key, image_key, local_key, source_digest,
+    GitKey, HttpKey, ImageKey, LocalKey, git_key, http_key, image_blob_key, image_key, local_key,
+    source_digest,
 };
 
 use kiln_digest::Digest;

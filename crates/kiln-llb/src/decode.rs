@@ -164,7 +164,11 @@ fn vertex(bytes: &[u8], def: &pb::Definition) -> Result<Vertex, DecodeError> {
 fn input(i: &pb::Input) -> Result<Input, OpError> {
     let digest = i.digest.parse().map_err(|_| OpError::Digest(i.digest.chars().take(100).collect()))?;
     let index = usize::try_from(i.index).ok().filter(|i| *i <= MAX_INPUTS);
-    let index = index.ok_or(OpError::Index { what: "output index of an input", index: i.index, count: MAX_INPUTS })?;
+    let index = index.ok_or(OpError::Index {
+        what: "output index of an input",
+        index: i.index,
+        count: MAX_INPUTS,
+    })?;
     Ok(Input { digest, index })
 }
 
@@ -223,7 +227,8 @@ fn build(b: pb::BuildOp, inputs: usize) -> Result<BuildOp, OpError> {
     if !b.inputs.contains_key("buildkit.llb.definition") {
         return Err(OpError::Missing { op: "build", what: "llb definition input buildkit.llb.definition" });
     }
-    let index = |(name, i): (String, pb::BuildInput)| Ok((name, required("build input index", i.input, inputs)?));
+    let index =
+        |(name, i): (String, pb::BuildInput)| Ok((name, required("build input index", i.input, inputs)?));
     Ok(BuildOp { inputs: b.inputs.into_iter().map(index).collect::<Result<_, OpError>>()?, attrs: b.attrs })
 }
 

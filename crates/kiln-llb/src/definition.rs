@@ -42,7 +42,16 @@ impl Vertex {
         let parts = OpParts { inputs: &inputs, platform: platform.as_ref(), constraints: &[], op: &op };
         let encoded = marshal::encode_op(parts);
         let digest = Digest::sha256(&encoded);
-        Vertex { digest, op, inputs, platform, constraints: Vec::new(), metadata, fallback_name: String::new(), encoded }
+        Vertex {
+            digest,
+            op,
+            inputs,
+            platform,
+            constraints: Vec::new(),
+            metadata,
+            fallback_name: String::new(),
+            encoded,
+        }
     }
 
     /// What people see: the custom name when there is one, else a text made from the operation.
@@ -72,6 +81,13 @@ impl Definition {
         decode::definition(def)
     }
 
+    /// Reads the encoded form, such as a file that a step wrote.
+    pub fn decode_bytes(bytes: &[u8]) -> Result<Definition, DecodeError> {
+        use prost::Message as _;
+        let def = pb::Definition::decode(bytes).map_err(|e| DecodeError::Wire(e.to_string()))?;
+        Self::decode(&def)
+    }
+
     /// Builds a definition from vertices that are sorted so that inputs come first.
     pub fn from_vertices(
         vertices: Vec<Arc<Vertex>>,
@@ -96,7 +112,8 @@ impl Definition {
             self.check_edge(i)?;
         }
         let v = if v.fallback_name.is_empty() {
-            let names: Vec<&str> = v.inputs.iter().filter_map(|i| self.vertex(&i.digest)).map(|v| v.name()).collect();
+            let names: Vec<&str> =
+                v.inputs.iter().filter_map(|i| self.vertex(&i.digest)).map(|v| v.name()).collect();
             let fallback_name = name::of(&v.op, &names);
             Arc::new(Vertex { fallback_name, ..Arc::unwrap_or_clone(v) })
         } else {
@@ -136,6 +153,19 @@ impl Definition {
         self.source.as_ref()
     }
 
+    /// What the daemon must know for the metadata of the vertices.
+    fn terminal_caps(&self) -> BTreeMap<String, bool> {
+        let any = |has: fn(&OpMetadata) -> bool| self.vertices.iter().any(|v| has(&v.metadata));
+        let caps = [
+            (true, "constraints"),
+            (true, "platform"),
+            (any(|m| m.ignore_cache), "meta.ignorecache"),
+            (any(|m| !m.description.is_empty()), "meta.description"),
+            (any(|m| m.export_cache.is_some()), "meta.exportcache"),
+        ];
+        caps.into_iter().filter(|(needed, _)| *needed).map(|(_, cap)| (cap.to_string(), true)).collect()
+    }
+
     /// For the wire. Bytes of decoded vertices are those received.
     pub fn to_pb(&self) -> pb::Definition {
         let mut def: Vec<Vec<u8>> = self.vertices.iter().map(|v| v.encoded.clone()).collect();
@@ -143,8 +173,7 @@ impl Definition {
             self.vertices.iter().map(|v| (v.digest.to_string(), v.metadata.to_pb())).collect();
         if let Some(root) = &self.root {
             let terminal = marshal::encode_terminal(root);
-            let caps = ["constraints", "platform"].map(|c| (c.to_string(), true));
-            let terminal_meta = pb::OpMetadata { caps: caps.into(), ..Default::default() };
+            let terminal_meta = pb::OpMetadata { caps: self.terminal_caps(), ..Default::default() };
             metadata.insert(Digest::sha256(&terminal).to_string(), terminal_meta);
             def.push(terminal);
         }

@@ -7,7 +7,7 @@ mod detail;
 mod json;
 
 pub use detail::{Detail, SolveSubject};
-pub use json::{decode_detail, encode_detail};
+pub use json::{decode_detail, definition_json, encode_detail};
 
 use crate::{Range, SourceInfo};
 use kiln_digest::Digest;
@@ -42,8 +42,21 @@ impl Code {
     pub fn from_number(n: i32) -> Code {
         use Code::*;
         const ALL: [Code; 16] = [
-            Canceled, Unknown, InvalidArgument, DeadlineExceeded, NotFound, AlreadyExists, PermissionDenied,
-            ResourceExhausted, FailedPrecondition, Aborted, OutOfRange, Unimplemented, Internal, Unavailable, DataLoss,
+            Canceled,
+            Unknown,
+            InvalidArgument,
+            DeadlineExceeded,
+            NotFound,
+            AlreadyExists,
+            PermissionDenied,
+            ResourceExhausted,
+            FailedPrecondition,
+            Aborted,
+            OutOfRange,
+            Unimplemented,
+            Internal,
+            Unavailable,
+            DataLoss,
             Unauthenticated,
         ];
         usize::try_from(i64::from(n) - 1).ok().and_then(|i| ALL.get(i)).copied().unwrap_or(Unknown)
@@ -151,7 +164,11 @@ impl BuildError {
     }
 
     /// From the parts of a gRPC status.
-    pub fn from_wire(code: i32, message: String, details: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
+    pub fn from_wire(
+        code: i32,
+        message: String,
+        details: impl IntoIterator<Item = (String, Vec<u8>)>,
+    ) -> Self {
         let details = details.into_iter().map(|(url, value)| decode_detail(&url, &value)).collect();
         BuildError { code: Code::from_number(code), message, details }
     }
@@ -181,7 +198,9 @@ pub fn excerpt(info: &SourceInfo, ranges: &[Range]) -> Option<String> {
         }
         shown += 1;
     }
-    let marked = |n: usize| ranges.iter().any(|r| i64::from(r.start.line) <= n as i64 && n as i64 <= i64::from(last(r)));
+    let marked = |n: usize| {
+        ranges.iter().any(|r| i64::from(r.start.line) <= n as i64 && n as i64 <= i64::from(last(r)))
+    };
     let mut out = format!("{}:{first_line}\n--------------------\n", info.filename);
     for n in start..=end {
         let mark = if marked(n) { ">>>" } else { "   " };

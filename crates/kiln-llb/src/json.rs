@@ -113,13 +113,22 @@ mod tests {
 
     #[test]
     fn strings_are_escaped_as_go_does() {
-        assert_eq!(string("a<b>&\u{2028}\"\\\n\u{1}\u{7f}é"), "\"a\\u003cb\\u003e\\u0026\\u2028\\\"\\\\\\n\\u0001\u{7f}é\"");
+        assert_eq!(
+            string("a<b>&\u{2028}\"\\\n\u{1}\u{7f}é"),
+            "\"a\\u003cb\\u003e\\u0026\\u2028\\\"\\\\\\n\\u0001\u{7f}é\""
+        );
     }
 
     #[test]
     fn empty_values_are_left_out() {
         let mut o = Object::new();
-        o.str("a", "").int("b", 0).bool("c", false).strings("d", &[]).bytes("e", b"").always("f", "").bytes("g", b"x");
+        o.str("a", "")
+            .int("b", 0)
+            .bool("c", false)
+            .strings("d", &[])
+            .bytes("e", b"")
+            .always("f", "")
+            .bytes("g", b"x");
         assert_eq!(o.finish(), r#"{"f":"","g":"eA=="}"#);
     }
 }

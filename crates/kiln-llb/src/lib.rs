@@ -26,10 +26,10 @@ pub use decode::DecodeError;
 pub use definition::{Definition, Input, Vertex};
 pub use metadata::{LinuxResources, OpMetadata, ProgressGroup};
 pub use op::{
-    ActionInput, BuildOp, CacheSharing, CdiDevice, ChownOpt, ContentCache, CopyAction, DiffOp, ExecMeta, ExecOp,
-    FileAction, FileActionKind, FileOp, FileMode, HostIp, MergeOp, MkDirAction, MkFileAction, Mount, MountKind, NetMode, Op,
-    PassthroughOp, ProxyEnv, RmAction, SecretEnv, SecretOpt, SecurityMode, SourceOp, SshOpt, SymlinkAction, Ulimit,
-    UserOpt,
+    ActionInput, BuildOp, CacheSharing, CdiDevice, ChownOpt, ContentCache, CopyAction, DiffOp, ExecMeta,
+    ExecOp, FileAction, FileActionKind, FileMode, FileOp, HostIp, MergeOp, MkDirAction, MkFileAction, Mount,
+    MountKind, NetMode, Op, PassthroughOp, ProxyEnv, RmAction, SecretEnv, SecretOpt, SecurityMode, SourceOp,
+    SshOpt, SymlinkAction, Ulimit, UserOpt,
 };
 pub use platform::Platform;
 pub use sourcemap::{Location, Position, Range, SourceInfo, SourceMap};

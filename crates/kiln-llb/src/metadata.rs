@@ -44,8 +44,11 @@ impl OpMetadata {
             description: m.description.clone(),
             export_cache: m.export_cache.as_ref().map(|e| e.value),
             caps: m.caps.clone(),
-            progress_group: progress_group
-                .map(|g| ProgressGroup { id: g.id.clone(), name: g.name.clone(), weak: g.weak }),
+            progress_group: progress_group.map(|g| ProgressGroup {
+                id: g.id.clone(),
+                name: g.name.clone(),
+                weak: g.weak,
+            }),
             linux_resources: None,
         }
     }
@@ -58,8 +61,11 @@ impl OpMetadata {
             description: self.description.clone(),
             export_cache: self.export_cache.map(|value| pb::ExportCache { value }),
             caps: self.caps.clone(),
-            progress_group: progress_group
-                .map(|g| pb::ProgressGroup { id: g.id.clone(), name: g.name.clone(), weak: g.weak }),
+            progress_group: progress_group.map(|g| pb::ProgressGroup {
+                id: g.id.clone(),
+                name: g.name.clone(),
+                weak: g.weak,
+            }),
         }
     }
 }

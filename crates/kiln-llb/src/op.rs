@@ -5,12 +5,12 @@ mod file;
 mod source;
 
 pub use exec::{
-    CacheSharing, CdiDevice, ContentCache, ExecMeta, ExecOp, HostIp, Mount, MountKind, NetMode, ProxyEnv, SecretEnv,
-    SecretOpt, SecurityMode, SshOpt, Ulimit,
+    CacheSharing, CdiDevice, ContentCache, ExecMeta, ExecOp, HostIp, Mount, MountKind, NetMode, ProxyEnv,
+    SecretEnv, SecretOpt, SecurityMode, SshOpt, Ulimit,
 };
 pub use file::{
-    ActionInput, ChownOpt, CopyAction, FileAction, FileActionKind, FileMode, FileOp, MkDirAction, MkFileAction, RmAction,
-    SymlinkAction, UserOpt,
+    ActionInput, ChownOpt, CopyAction, FileAction, FileActionKind, FileMode, FileOp, MkDirAction,
+    MkFileAction, RmAction, SymlinkAction, UserOpt,
 };
 pub use source::{SourceOp, attr};
 
@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 /// What a vertex does.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "vertices are shared by Arc; a box would be in everyone's way")]
 pub enum Op {
     /// Brings something in: an image, a client directory, a repository, a download.
     Source(SourceOp),

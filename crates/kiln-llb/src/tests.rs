@@ -36,7 +36,12 @@ fn copy(src: &str, dest: &str) -> CopyAction {
     }
 }
 
-fn action(input: Option<ActionInput>, secondary: Option<ActionInput>, output: Option<usize>, c: CopyAction) -> FileAction {
+fn action(
+    input: Option<ActionInput>,
+    secondary: Option<ActionInput>,
+    output: Option<usize>,
+    c: CopyAction,
+) -> FileAction {
     FileAction { input, secondary, output, kind: FileActionKind::Copy(c) }
 }
 

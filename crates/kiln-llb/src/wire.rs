@@ -90,7 +90,11 @@ impl Message {
     }
 
     /// `map<string, string>`; the iterator must be sorted by key. Key and value are always written.
-    pub(crate) fn string_map<'a>(&mut self, field: u32, entries: impl IntoIterator<Item = (&'a String, &'a String)>) {
+    pub(crate) fn string_map<'a>(
+        &mut self,
+        field: u32,
+        entries: impl IntoIterator<Item = (&'a String, &'a String)>,
+    ) {
         for (k, v) in entries {
             let mut entry = Message::new();
             entry.element(1, k.as_bytes());

@@ -183,7 +183,8 @@ mod tests {
         };
         c.config.env = vec!["A=<".into()];
         c.config.exposed_ports.insert("80/tcp".into(), Value::Object(Map::new()));
-        c.config.healthcheck = Some(Healthcheck { test: vec!["NONE".into()], retries: 3, ..Default::default() });
+        c.config.healthcheck =
+            Some(Healthcheck { test: vec!["NONE".into()], retries: 3, ..Default::default() });
         let text = String::from_utf8(c.to_vec().unwrap()).unwrap();
         let x = Digest::sha256("x");
         assert_eq!(

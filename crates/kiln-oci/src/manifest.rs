@@ -56,6 +56,7 @@ pub struct Index {
 }
 
 /// Bytes found to be a manifest or an index.
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none for long")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Document {
     /// One image.

@@ -71,25 +71,61 @@ pub enum PlatformError {
     #[error("{0:?}: cannot parse platform specifier: invalid argument")]
     Parts(String),
     /// Version or features in parentheses.
-    #[error("{specifier:?} has invalid OS options: {reason}: invalid argument")]
+    #[error("{specifier:?} has an invalid OS version {option:?}: invalid URL escape {option:?}")]
     Options {
         /// All of it.
         specifier: String,
-        /// What is wrong.
-        reason: String,
+        /// What cannot be decoded.
+        option: String,
     },
 }
 
 const OS_PATTERN: &str = r"^([A-Za-z0-9_-]+)(?:\\(([A-Za-z0-9_.%-]*)((?:\\+[A-Za-z0-9_.%-]+)*)\\))?$";
 
 const KNOWN_OS: [&str; 17] = [
-    "aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "nacl", "netbsd",
-    "openbsd", "plan9", "solaris", "windows", "zos",
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "hurd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "nacl",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "windows",
+    "zos",
 ];
 
 const KNOWN_ARCH: [&str; 24] = [
-    "386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "ppc64", "ppc64le", "loong64", "mips", "mipsle",
-    "mips64", "mips64le", "mips64p32", "mips64p32le", "ppc", "riscv", "riscv64", "s390", "s390x", "sparc", "sparc64",
+    "386",
+    "amd64",
+    "amd64p32",
+    "arm",
+    "armbe",
+    "arm64",
+    "arm64be",
+    "ppc64",
+    "ppc64le",
+    "loong64",
+    "mips",
+    "mipsle",
+    "mips64",
+    "mips64le",
+    "mips64p32",
+    "mips64p32le",
+    "ppc",
+    "riscv",
+    "riscv64",
+    "s390",
+    "s390x",
+    "sparc",
+    "sparc64",
     "wasm",
 ];
 
@@ -164,7 +200,13 @@ impl Platform {
         let mut os_features = self.os_features.clone();
         os_features.sort();
         os_features.dedup();
-        Self { architecture, os: normalize_os(&self.os), os_version: self.os_version.clone(), os_features, variant }
+        Self {
+            architecture,
+            os: normalize_os(&self.os),
+            os_version: self.os_version.clone(),
+            os_features,
+            variant,
+        }
     }
 
     /// Like `Display`, with version and features of the system: `windows(10.0.17763+win32k)/amd64`.
@@ -236,10 +278,8 @@ fn parse_os(part: &str, specifier: &str) -> Result<Platform, PlatformError> {
         return Err(malformed());
     }
     let decode = |v: &str| {
-        decode_option(v).ok_or_else(|| PlatformError::Options {
-            specifier: specifier.to_string(),
-            reason: format!("invalid URL escape in {v:?}"),
-        })
+        decode_option(v)
+            .ok_or_else(|| PlatformError::Options { specifier: specifier.to_string(), option: v.to_string() })
     };
     p.os_version = decode(version)?;
     p.os_features = features.into_iter().map(decode).collect::<Result<_, _>>()?;
@@ -352,7 +392,18 @@ mod tests {
 
     #[test]
     fn refuses_the_rest() {
-        for bad in ["", "*/amd64", "linux/", "linux//v8", "linux/a/b/c", "wat", "linux/a b", "li(nux/x", "x(+)/y", "x(%zz)/y"] {
+        for bad in [
+            "",
+            "*/amd64",
+            "linux/",
+            "linux//v8",
+            "linux/a/b/c",
+            "wat",
+            "linux/a b",
+            "li(nux/x",
+            "x(+)/y",
+            "x(%zz)/y",
+        ] {
             assert!(Platform::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(

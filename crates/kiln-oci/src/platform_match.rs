@@ -40,7 +40,11 @@ impl PlatformMatcher {
     }
 
     /// The best accepted of `items`; of equals the first.
-    pub fn best<'a, T>(&self, items: impl IntoIterator<Item = &'a T>, platform: impl Fn(&T) -> &Platform) -> Option<&'a T> {
+    pub fn best<'a, T>(
+        &self,
+        items: impl IntoIterator<Item = &'a T>,
+        platform: impl Fn(&T) -> &Platform,
+    ) -> Option<&'a T> {
         items
             .into_iter()
             .filter(|item| self.matches(platform(item)))
@@ -61,7 +65,8 @@ fn accepts(wanted: &Platform, image: &Platform) -> bool {
         return false;
     }
     if wanted.os == "windows" {
-        return windows_accepts(&wanted.os_version, &image.os_version) && features_subset(wanted, image, "win32k");
+        return windows_accepts(&wanted.os_version, &image.os_version)
+            && features_subset(wanted, image, "win32k");
     }
     features_subset(wanted, image, "")
 }
@@ -92,7 +97,8 @@ fn fallbacks(p: &Platform) -> Vec<Platform> {
             out
         }
         "arm64" => {
-            let Some(variants) = arm64_variants(&p.variant) else { return vec![p.clone()] };
+            // Unknown ones run nowhere, as in containerd.
+            let Some(variants) = arm64_variants(&p.variant) else { return Vec::new() };
             let mut out: Vec<_> = variants.into_iter().map(|v| with("arm64", v)).collect();
             out.extend(fallbacks(&with("arm", "v8".to_string())));
             out
@@ -155,7 +161,10 @@ mod tests {
     #[test]
     fn fallback_orders() {
         assert_eq!(order("linux/amd64"), ["linux/amd64", "linux/386"]);
-        assert_eq!(order("linux/amd64/v3"), ["linux/amd64/v3", "linux/amd64/v2", "linux/amd64/v1", "linux/386"]);
+        assert_eq!(
+            order("linux/amd64/v3"),
+            ["linux/amd64/v3", "linux/amd64/v2", "linux/amd64/v1", "linux/386"]
+        );
         assert_eq!(order("linux/arm"), ["linux/arm/v7", "linux/arm/v6", "linux/arm/v5"]);
         assert_eq!(
             order("linux/arm64"),

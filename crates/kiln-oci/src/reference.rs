@@ -74,14 +74,15 @@ impl Reference {
 
     fn from_parts(domain: &str, remainder: &str) -> Result<Self, ReferenceError> {
         let (rest, digest) = match remainder.split_once('@') {
-            Some((rest, digest)) => (rest, Some(parse_digest(digest)?)),
+            Some((rest, digest)) => (rest, Some(digest)),
             None => (remainder, None),
         };
         let (path, tag) = match rest.split_once(':') {
             Some((path, tag)) => (path, Some(tag)),
             None => (rest, None),
         };
-        let well_formed = is_domain(domain) && is_path(path) && tag.is_none_or(is_tag);
+        let name_ok = is_domain(domain) && is_path(path);
+        let well_formed = name_ok && tag.is_none_or(is_tag) && digest.is_none_or(is_digest);
         if !well_formed {
             return Err(ReferenceError::Format);
         }
@@ -92,7 +93,7 @@ impl Reference {
             domain: domain.to_string(),
             path: path.to_string(),
             tag: tag.map(str::to_string),
-            digest,
+            digest: digest.map(parse_digest).transpose()?,
         })
     }
 
@@ -233,21 +234,26 @@ fn split_domain(s: &str) -> (&str, String) {
     (domain, remote.to_string())
 }
 
-fn parse_digest(s: &str) -> Result<Digest, ReferenceError> {
-    let (algorithm, hex) = s.split_once(':').ok_or(ReferenceError::Format)?;
-    let parts_ok = algorithm.split(['-', '_', '+', '.']).all(|p| {
+/// What looks like a digest of any algorithm: words joined by one of `-_+.`, a colon, at least 32 hexadecimal digits.
+fn is_digest(s: &str) -> bool {
+    let Some((algorithm, hex)) = s.split_once(':') else { return false };
+    let word = |p: &str| {
         p.starts_with(|c: char| c.is_ascii_alphabetic()) && p.bytes().all(|b| b.is_ascii_alphanumeric())
-    });
-    if !parts_ok || hex.len() < 32 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(ReferenceError::Format);
+    };
+    algorithm.split(['-', '_', '+', '.']).all(word)
+        && hex.len() >= 32
+        && hex.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+fn parse_digest(s: &str) -> Result<Digest, ReferenceError> {
+    match s.split_once(':') {
+        Some(("sha256", hex)) if hex.len() == 64 => s.parse().map_err(|_| ReferenceError::DigestFormat),
+        Some(("sha256", _)) => Err(ReferenceError::DigestLength),
+        Some((other, _)) if other.bytes().any(|b| b.is_ascii_uppercase()) => {
+            Err(ReferenceError::DigestFormat)
+        }
+        _ => Err(ReferenceError::DigestAlgorithm),
     }
-    if algorithm != "sha256" {
-        return Err(ReferenceError::DigestAlgorithm);
-    }
-    if hex.len() != 64 {
-        return Err(ReferenceError::DigestLength);
-    }
-    s.parse().map_err(|_| ReferenceError::DigestFormat)
 }
 
 fn is_lower_hex(b: u8) -> bool {
@@ -273,7 +279,9 @@ fn is_path_component(s: &str) -> bool {
     if !alnum(*first) || !alnum(*last) {
         return false;
     }
-    bytes.split(|b| alnum(*b)).all(|sep| matches!(sep, b"" | b"." | b"_" | b"__") || sep.iter().all(|b| *b == b'-'))
+    bytes
+        .split(|b| alnum(*b))
+        .all(|sep| matches!(sep, b"" | b"." | b"_" | b"__") || sep.iter().all(|b| *b == b'-'))
 }
 
 /// A host name, IPv4 address or bracketed IPv6 address, with optional port.
@@ -281,7 +289,8 @@ fn is_domain(s: &str) -> bool {
     let (host, port) = match s.strip_prefix('[') {
         Some(rest) => {
             let Some((address, port)) = rest.split_once(']') else { return false };
-            let address_ok = !address.is_empty() && address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':');
+            let address_ok =
+                !address.is_empty() && address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':');
             if !address_ok {
                 return false;
             }
@@ -334,7 +343,9 @@ mod tests {
             ("test:5000", "docker.io/library/test:5000", "test:5000"),
         ] {
             match Reference::parse_normalized(text) {
-                Ok(r) => assert_eq!((r.to_string().as_str(), r.familiar().as_str()), (full, familiar), "{text}"),
+                Ok(r) => {
+                    assert_eq!((r.to_string().as_str(), r.familiar().as_str()), (full, familiar), "{text}")
+                }
                 Err(e) => assert_eq!(full, "", "{text}: {e}"),
             }
         }
@@ -355,18 +366,52 @@ mod tests {
     #[test]
     fn errors_as_docker() {
         let message = |s: &str| Reference::parse_normalized(s).unwrap_err().to_string();
-        assert_eq!(message("Alpine"), "invalid reference format: repository name (library/Alpine) must be lowercase");
-        assert_eq!(message("foo/Bar"), "invalid reference format: repository name (foo/Bar) must be lowercase");
-        assert_eq!(message(&D[7..]), format!("invalid repository name ({}), cannot specify 64-byte hexadecimal strings", &D[7..]));
-        for bad in ["", "a//b", "a/", "/a", ":x", "a:", "a@", "-a", "a_", "a..b", "a___b", "x y", "a:-t", "a@sha256:00", "é/x",
-            "localhost:port/x", "[::1/x", "a.b_c/d", "http://x/y", "a:b:c", "a:b/c", "-a.b/c"] {
+        assert_eq!(
+            message("Alpine"),
+            "invalid reference format: repository name (library/Alpine) must be lowercase"
+        );
+        assert_eq!(
+            message("foo/Bar"),
+            "invalid reference format: repository name (foo/Bar) must be lowercase"
+        );
+        assert_eq!(
+            message(&D[7..]),
+            format!("invalid repository name ({}), cannot specify 64-byte hexadecimal strings", &D[7..])
+        );
+        for bad in [
+            "",
+            "a//b",
+            "a/",
+            "/a",
+            ":x",
+            "a:",
+            "a@",
+            "-a",
+            "a_",
+            "a..b",
+            "a___b",
+            "x y",
+            "a:-t",
+            "a@sha256:00",
+            "é/x",
+            "localhost:port/x",
+            "[::1/x",
+            "a.b_c/d",
+            "http://x/y",
+            "a:b:c",
+            "a:b/c",
+            "-a.b/c",
+        ] {
             assert!(Reference::parse_normalized(bad).is_err(), "{bad}");
         }
         assert_eq!(message(&format!("a@sha512:{}", "0".repeat(128))), "unsupported digest algorithm");
         assert_eq!(message(&format!("a@sha256:{}", "0".repeat(63))), "invalid checksum digest length");
         assert_eq!(message(&format!("a@sha256:{}", "A".repeat(64))), "invalid checksum digest format");
         assert_eq!(message(&format!("a@random:{}", "0".repeat(64))), "unsupported digest algorithm");
-        assert_eq!(message(&format!("r.io/{}", "a".repeat(256))), "repository name must not be more than 255 characters");
+        assert_eq!(
+            message(&format!("r.io/{}", "a".repeat(256))),
+            "repository name must not be more than 255 characters"
+        );
         assert!(Reference::parse_normalized(&format!("r.io/{}", "a".repeat(255))).is_ok());
         assert!(Reference::parse_normalized(&format!("a:{}", "t".repeat(129))).is_err());
     }

@@ -11,6 +11,11 @@ impl EnvList {
         self.0.push((key.to_string(), value.to_string()));
     }
 
+    /// Forgets a variable.
+    pub fn remove(&mut self, key: &str) {
+        self.0.retain(|(k, _)| k != key);
+    }
+
     /// The value of a variable.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())

@@ -196,9 +196,10 @@ pub(super) fn op(spec: &ExecSpec, mut input: impl FnMut(Option<Output>) -> Optio
             ..Default::default()
         });
     }
-    let secret_env = spec.secrets.iter().filter_map(|s| {
-        Some(SecretEnv { id: s.id.clone(), name: s.env.clone()?, optional: s.optional })
-    });
+    let secret_env = spec
+        .secrets
+        .iter()
+        .filter_map(|s| Some(SecretEnv { id: s.id.clone(), name: s.env.clone()?, optional: s.optional }));
     mounts.extend(spec.secrets.iter().filter_map(secret_mount));
     mounts.extend(ssh.into_iter().map(ssh_mount));
     ExecOp {
@@ -213,7 +214,8 @@ pub(super) fn op(spec: &ExecSpec, mut input: impl FnMut(Option<Output>) -> Optio
 
 fn ssh_with_targets(ssh: &[SshSpec]) -> Vec<SshSpec> {
     let named = |(i, s): (usize, &SshSpec)| {
-        let target = if s.target.is_empty() { format!("/run/buildkit/ssh_agent.{i}") } else { s.target.clone() };
+        let target =
+            if s.target.is_empty() { format!("/run/buildkit/ssh_agent.{i}") } else { s.target.clone() };
         SshSpec { target, ..s.clone() }
     };
     ssh.iter().enumerate().map(named).collect()

@@ -142,13 +142,15 @@ pub(super) fn op(
 fn kind(a: &ActionSpec, dir: &str, base: Option<usize>) -> FileActionKind {
     let chown = |o: &Option<Owner>| o.as_ref().map(|o| o.resolve(base));
     match a {
-        ActionSpec::MkDir { path, mode, make_parents, owner, timestamp } => FileActionKind::MkDir(MkDirAction {
-            path: normalize(dir, path, false),
-            mode: FileMode::Bits(mode & 0o777),
-            make_parents: *make_parents,
-            owner: chown(owner),
-            timestamp: *timestamp,
-        }),
+        ActionSpec::MkDir { path, mode, make_parents, owner, timestamp } => {
+            FileActionKind::MkDir(MkDirAction {
+                path: normalize(dir, path, false),
+                mode: FileMode::Bits(mode & 0o777),
+                make_parents: *make_parents,
+                owner: chown(owner),
+                timestamp: *timestamp,
+            })
+        }
         ActionSpec::MkFile { path, mode, data, owner, timestamp } => FileActionKind::MkFile(MkFileAction {
             path: normalize(dir, path, false),
             mode: FileMode::Bits(mode & 0o777),
@@ -156,13 +158,17 @@ fn kind(a: &ActionSpec, dir: &str, base: Option<usize>) -> FileActionKind {
             owner: chown(owner),
             timestamp: *timestamp,
         }),
-        ActionSpec::Rm(r) => FileActionKind::Rm(RmAction { path: normalize(dir, &r.path, false), ..r.clone() }),
-        ActionSpec::Symlink { oldpath, newpath, owner, timestamp } => FileActionKind::Symlink(SymlinkAction {
-            oldpath: oldpath.clone(),
-            newpath: newpath.clone(),
-            owner: chown(owner),
-            timestamp: *timestamp,
-        }),
+        ActionSpec::Rm(r) => {
+            FileActionKind::Rm(RmAction { path: normalize(dir, &r.path, false), ..r.clone() })
+        }
+        ActionSpec::Symlink { oldpath, newpath, owner, timestamp } => {
+            FileActionKind::Symlink(SymlinkAction {
+                oldpath: oldpath.clone(),
+                newpath: newpath.clone(),
+                owner: chown(owner),
+                timestamp: *timestamp,
+            })
+        }
         ActionSpec::Copy(c) => FileActionKind::Copy(CopyAction {
             src: gopath::join(&["/", &c.action.src]),
             dest: normalize(dir, &c.action.dest, true),

@@ -2,7 +2,7 @@
 
 use super::{Constraints, GraphBuilder, Node, NodeKind, Output, Slot, exec, file};
 use crate::op::*;
-use crate::{Definition, DecodeError, Input, Location, OpMetadata, Platform, SourceMap, Vertex};
+use crate::{DecodeError, Definition, Input, Location, OpMetadata, Platform, SourceMap, Vertex};
 use kiln_digest::Digest;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -36,7 +36,8 @@ impl GraphBuilder {
         let Some(root) = self.target(root)? else {
             return Ok(Definition::default());
         };
-        let mut m = Marshal { graph: self, opt, done: HashMap::new(), vertices: Vec::new(), at: HashMap::new() };
+        let mut m =
+            Marshal { graph: self, opt, done: HashMap::new(), vertices: Vec::new(), at: HashMap::new() };
         m.run(root.node)?;
         let root = m.input(root)?;
         let Marshal { vertices, .. } = m;
@@ -54,7 +55,8 @@ impl GraphBuilder {
     fn source_map(&self, mut locations: BTreeMap<String, Vec<Location>>) -> SourceMap {
         let used: std::collections::BTreeSet<usize> =
             locations.values().flatten().map(|l| l.source_index).filter(|i| *i < self.infos.len()).collect();
-        let new_index: HashMap<usize, usize> = used.iter().enumerate().map(|(new, old)| (*old, new)).collect();
+        let new_index: HashMap<usize, usize> =
+            used.iter().enumerate().map(|(new, old)| (*old, new)).collect();
         for list in locations.values_mut() {
             list.retain_mut(|l| match new_index.get(&l.source_index) {
                 Some(new) => {
@@ -82,10 +84,12 @@ impl GraphBuilder {
         let list: Vec<Option<Output>> = match &node.kind {
             NodeKind::Source { .. } | NodeKind::Deferred(_) => Vec::new(),
             NodeKind::Exec(spec) => exec::sorted_mounts(spec).into_iter().map(|m| m.source).collect(),
-            NodeKind::File { base, actions, .. } => file::inputs(*base, actions).into_iter().map(Some).collect(),
-            NodeKind::Merge(inputs) | NodeKind::Passthrough { inputs, .. } | NodeKind::Ready { inputs, .. } => {
-                inputs.iter().copied().map(Some).collect()
+            NodeKind::File { base, actions, .. } => {
+                file::inputs(*base, actions).into_iter().map(Some).collect()
             }
+            NodeKind::Merge(inputs)
+            | NodeKind::Passthrough { inputs, .. }
+            | NodeKind::Ready { inputs, .. } => inputs.iter().copied().map(Some).collect(),
             NodeKind::Diff { lower, upper } => vec![*lower, *upper],
         };
         let targets = list.into_iter().map(|o| self.target(o));
@@ -147,8 +151,12 @@ impl Marshal<'_> {
             }
             NodeKind::Source { identifier, attrs } => Op::Source(self.source(identifier, attrs)),
             NodeKind::Exec(spec) => Op::Exec(exec::op(spec, |o| inputs.index(o))),
-            NodeKind::File { base, dir, actions } => Op::File(file::op(*base, dir, actions, |o| inputs.index(o))),
-            NodeKind::Merge(list) => Op::Merge(MergeOp { inputs: list.iter().map(|o| inputs.append(*o)).collect() }),
+            NodeKind::File { base, dir, actions } => {
+                Op::File(file::op(*base, dir, actions, |o| inputs.index(o)))
+            }
+            NodeKind::Merge(list) => {
+                Op::Merge(MergeOp { inputs: list.iter().map(|o| inputs.append(*o)).collect() })
+            }
             NodeKind::Diff { lower, upper } => {
                 let lower = lower.and_then(|o| inputs.append(o));
                 Op::Diff(DiffOp { lower, upper: upper.and_then(|o| inputs.append(o)) })
@@ -164,7 +172,8 @@ impl Marshal<'_> {
         if let Some(error) = error {
             return Err(error);
         }
-        let platform = has_platform(&op).then(|| constraints.platform.as_ref().unwrap_or(&self.opt.platform).clone());
+        let platform =
+            has_platform(&op).then(|| constraints.platform.as_ref().unwrap_or(&self.opt.platform).clone());
         let mut constraints = constraints.clone();
         if let Op::Source(s) = &op
             && s.attrs.contains_key(attr::LOCAL_UNIQUE)
@@ -203,7 +212,9 @@ impl Marshal<'_> {
 fn has_platform(op: &Op) -> bool {
     match op {
         Op::Exec(_) => true,
-        Op::Source(s) => s.identifier.starts_with("docker-image://") || s.identifier.starts_with("oci-layout://"),
+        Op::Source(s) => {
+            s.identifier.starts_with("docker-image://") || s.identifier.starts_with("oci-layout://")
+        }
         _ => false,
     }
 }

@@ -141,7 +141,13 @@ impl GraphBuilder {
         put(&mut a, &mut c, attr::LOCAL_FOLLOW_PATHS, &follow, Some("source.local.followpaths"));
         let exclude = json_list(&s.exclude_patterns);
         put(&mut a, &mut c, attr::LOCAL_EXCLUDE_PATTERNS, &exclude, Some("source.local.excludepatterns"));
-        put(&mut a, &mut c, attr::LOCAL_SHARED_KEY_HINT, &s.shared_key_hint, Some("source.local.sharedkeyhint"));
+        put(
+            &mut a,
+            &mut c,
+            attr::LOCAL_SHARED_KEY_HINT,
+            &s.shared_key_hint,
+            Some("source.local.sharedkeyhint"),
+        );
         if s.differ_none {
             put(&mut a, &mut c, attr::LOCAL_DIFFER, "none", None);
         }
@@ -184,9 +190,21 @@ impl GraphBuilder {
             put(&mut a, &mut c, attr::GIT_MOUNT_SSH_SOCK, "default", Some("source.git.mountsshsock"));
         }
         put(&mut a, &mut c, attr::GIT_CHECKSUM, &s.checksum, Some("source.git.checksum"));
-        put(&mut a, &mut c, attr::GIT_SKIP_SUBMODULES, flag(s.skip_submodules), Some("source.git.skipsubmodules"));
+        put(
+            &mut a,
+            &mut c,
+            attr::GIT_SKIP_SUBMODULES,
+            flag(s.skip_submodules),
+            Some("source.git.skipsubmodules"),
+        );
         put(&mut a, &mut c, attr::GIT_MTIME, &s.mtime, Some("source.git.mtime"));
-        put(&mut a, &mut c, attr::GIT_FETCH_BY_COMMIT, flag(s.fetch_by_commit), Some("source.git.fetchbycommit"));
+        put(
+            &mut a,
+            &mut c,
+            attr::GIT_FETCH_BY_COMMIT,
+            flag(s.fetch_by_commit),
+            Some("source.git.fetchbycommit"),
+        );
         c.need("source.git");
         self.source(id, a, c)
     }

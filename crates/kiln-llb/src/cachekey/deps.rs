@@ -63,7 +63,9 @@ pub fn deps(vertex: &Vertex) -> Result<Vec<DepKey>, KeyError> {
     match &vertex.op {
         Op::Exec(op) => exec(op, n),
         Op::File(op) => file(op, n),
-        Op::Source(_) | Op::Build(_) | Op::Merge(_) | Op::Diff(_) | Op::Passthrough(_) => Ok(vec![DepKey::default(); n]),
+        Op::Source(_) | Op::Build(_) | Op::Merge(_) | Op::Diff(_) | Op::Passthrough(_) => {
+            Ok(vec![DepKey::default(); n])
+        }
     }
 }
 
@@ -102,7 +104,8 @@ fn exec_content(paths: &[String]) -> Vec<ContentSelector> {
 fn dedupe<'a>(paths: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
     let all: BTreeSet<&str> = paths.collect();
     let is_below = |p: &str, parent: &str| {
-        p != parent && p.strip_prefix(parent).is_some_and(|rest| parent.ends_with('/') || rest.starts_with('/'))
+        p != parent
+            && p.strip_prefix(parent).is_some_and(|rest| parent.ends_with('/') || rest.starts_with('/'))
     };
     all.iter().filter(|p| !all.iter().any(|parent| is_below(p, parent))).copied().collect()
 }
@@ -187,7 +190,8 @@ fn dedupe_selectors(found: &[ContentSelector]) -> Vec<ContentSelector> {
         let some = found.iter().filter(move |s| !s.has_filters() && s.follow_links == follow);
         dedupe(some.map(|s| s.path.as_str()))
     };
-    let mut out: Vec<ContentSelector> = plain(false).into_iter().map(|p| ContentSelector::path(p, false)).collect();
+    let mut out: Vec<ContentSelector> =
+        plain(false).into_iter().map(|p| ContentSelector::path(p, false)).collect();
     out.extend(plain(true).into_iter().map(|p| ContentSelector::path(p, true)));
     out.extend(found.iter().filter(|s| s.has_filters()).cloned());
     out.sort_by(|a, b| a.path.cmp(&b.path));

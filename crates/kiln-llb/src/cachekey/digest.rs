@@ -1,7 +1,9 @@
 //! Digests of operations: what they do, without what they do it to.
 
 use crate::json::{self, Object};
-use crate::marshal::{content_cache, file_mode, index, mount_type, net_mode, security_mode, sharing, wire_output};
+use crate::marshal::{
+    content_cache, file_mode, index, mount_type, net_mode, security_mode, sharing, wire_output,
+};
 use crate::op::*;
 use crate::{Platform, Vertex, gopath};
 use kiln_digest::Digest;
@@ -93,7 +95,10 @@ fn cdi_device(d: &CdiDevice) -> String {
 /// Without the selector, which belongs to the input's key.
 fn mount(m: &Mount) -> String {
     let mut o = Object::new();
-    o.int("input", index(m.input)).str("dest", &m.dest).int("output", wire_output(m)).bool("readonly", m.readonly);
+    o.int("input", index(m.input))
+        .str("dest", &m.dest)
+        .int("output", wire_output(m))
+        .bool("readonly", m.readonly);
     o.uint("mountType", mount_type(&m.kind));
     match &m.kind {
         MountKind::Bind | MountKind::Tmpfs { size: None } => {}
@@ -170,7 +175,9 @@ fn action(a: &FileAction, inputs: usize) -> String {
             o.object("owner", owner(d.owner.as_ref(), inputs)).int("timestamp", d.timestamp.unwrap_or(-1));
         }
         FileActionKind::Rm(r) => {
-            o.str("path", &r.path).bool("allowNotFound", r.allow_not_found).bool("allowWildcard", r.allow_wildcard);
+            o.str("path", &r.path)
+                .bool("allowNotFound", r.allow_not_found)
+                .bool("allowWildcard", r.allow_wildcard);
         }
         FileActionKind::Symlink(s) => {
             o.str("oldpath", &s.oldpath).str("newpath", &s.newpath);

@@ -43,7 +43,11 @@ fn check_outputs(mounts: &[Mount]) -> Result<(), OpError> {
     for o in outputs {
         match seen.get_mut(o) {
             Some(s) if !*s => *s = true,
-            _ => return Err(OpError::Outputs(format!("output {o} of an exec op is used twice or leaves a gap"))),
+            _ => {
+                return Err(OpError::Outputs(format!(
+                    "output {o} of an exec op is used twice or leaves a gap"
+                )));
+            }
         }
     }
     Ok(())
@@ -122,7 +126,13 @@ fn kind(m: &pb::Mount) -> Result<MountKind, OpError> {
         0 => MountKind::Bind,
         1 => {
             let s = m.secret_opt.clone().ok_or(missing("secret mount options"))?;
-            MountKind::Secret(SecretOpt { id: s.id, uid: s.uid, gid: s.gid, mode: s.mode, optional: s.optional })
+            MountKind::Secret(SecretOpt {
+                id: s.id,
+                uid: s.uid,
+                gid: s.gid,
+                mode: s.mode,
+                optional: s.optional,
+            })
         }
         2 => {
             let s = m.ssh_opt.clone().ok_or(missing("ssh mount options"))?;

@@ -17,7 +17,8 @@ pub(super) fn file(f: pb::FileOp, inputs: usize) -> Result<FileOp, OpError> {
         return Err(OpError::TooMany { what: "file actions", count });
     }
     let actions = f.actions.into_iter().enumerate();
-    let actions = actions.map(|(i, a)| action(a, Scope { inputs, actions: i })).collect::<Result<Vec<_>, _>>()?;
+    let actions =
+        actions.map(|(i, a)| action(a, Scope { inputs, actions: i })).collect::<Result<Vec<_>, _>>()?;
     check_outputs(&actions)?;
     Ok(FileOp { actions })
 }
@@ -99,7 +100,12 @@ fn action(a: pb::FileAction, scope: Scope) -> Result<FileAction, OpError> {
     };
     let input = scope.resolve("file action input index", a.input)?;
     let secondary = scope.resolve("file action secondary input index", a.secondary_input)?;
-    Ok(FileAction { input, secondary, output: optional("file action output index", a.output, MAX_ACTIONS)?, kind })
+    Ok(FileAction {
+        input,
+        secondary,
+        output: optional("file action output index", a.output, MAX_ACTIONS)?,
+        kind,
+    })
 }
 
 fn copy(c: pb::FileActionCopy, scope: Scope) -> Result<CopyAction, OpError> {

@@ -5,7 +5,6 @@ use crate::{Position, Range, SourceInfo};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kiln_proto::pb;
-use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -147,7 +146,8 @@ pub fn encode_detail(d: &Detail) -> (String, Vec<u8>) {
                 None => (None, None),
             };
             let (input_ids, mount_ids) = (input_ids.clone(), mount_ids.clone());
-            let solve = Solve { input_ids, mount_ids, op: op.clone(), file, cache, description: description.clone() };
+            let solve =
+                Solve { input_ids, mount_ids, op: op.clone(), file, cache, description: description.clone() };
             ("errdefs.Solve", to_value(solve))
         }
         Detail::Frontend { name, source } => {
@@ -159,7 +159,9 @@ pub fn encode_detail(d: &Detail) -> (String, Vec<u8>) {
             let version = (*version != 0).then_some(*version);
             ("errdefs.CompatibilityFeature", to_value(Compatibility { version, feature: feature.clone() }))
         }
-        Detail::ExitCode(code) => ("gatewayapi.ExitMessage", to_value(Exit { code: (*code != 0).then_some(*code) })),
+        Detail::ExitCode(code) => {
+            ("gatewayapi.ExitMessage", to_value(Exit { code: (*code != 0).then_some(*code) }))
+        }
     };
     (format!("{PREFIX}{name}+json"), value)
 }
@@ -175,23 +177,87 @@ fn source(info: Option<&SourceInfo>, ranges: &[Range]) -> Source {
         definition: i.definition.as_deref().and_then(definition_json),
         language: i.language.clone(),
     });
-    let position = |p: Position| Some(JsonPosition { line: p.line, character: p.character });
-    let range = |r: &Range| JsonRange { start: position(r.start), end: position(r.end) };
-    Source { info, ranges: ranges.iter().map(range).collect() }
+    Source { info, ranges: ranges.iter().map(json_range).collect() }
 }
 
-/// Only the elements: metadata of the file's own definition is of no use to whoever gets an error.
-fn definition_json(d: &pb::Definition) -> Option<Value> {
+fn json_range(r: &Range) -> JsonRange {
+    let position = |p: Position| Some(JsonPosition { line: p.line, character: p.character });
+    JsonRange { start: position(r.start), end: position(r.end) }
+}
+
+/// A definition as Go's encoding/json writes it. Empty members are left out.
+pub fn definition_json(d: &pb::Definition) -> Option<Value> {
+    let mut out = serde_json::Map::new();
     let def: Vec<Value> = d.def.iter().map(|b| Value::String(STANDARD.encode(b))).collect();
-    (!def.is_empty()).then(|| serde_json::json!({ "def": def }))
+    put(&mut out, "def", Value::Array(def));
+    let metadata = d.metadata.iter().map(|(k, m)| (k.clone(), metadata_json(m)));
+    put(&mut out, "metadata", Value::Object(metadata.collect()));
+    if let Some(source) = &d.source {
+        out.insert("Source".to_string(), source_map_json(source));
+    }
+    (!out.is_empty()).then_some(Value::Object(out))
+}
+
+/// Sets a member unless it is empty.
+fn put(out: &mut serde_json::Map<String, Value>, key: &str, value: Value) {
+    let is_empty = match &value {
+        Value::Null => true,
+        Value::Bool(b) => !b,
+        Value::Number(n) => n.as_i64() == Some(0),
+        Value::String(s) => s.is_empty(),
+        Value::Array(a) => a.is_empty(),
+        Value::Object(o) => o.is_empty(),
+    };
+    if !is_empty {
+        out.insert(key.to_string(), value);
+    }
+}
+
+fn metadata_json(m: &pb::OpMetadata) -> Value {
+    let mut out = serde_json::Map::new();
+    put(&mut out, "ignore_cache", m.ignore_cache.into());
+    put(&mut out, "description", serde_json::json!(m.description));
+    if let Some(e) = &m.export_cache {
+        let mut value = serde_json::Map::new();
+        put(&mut value, "Value", e.value.into());
+        out.insert("export_cache".to_string(), value.into());
+    }
+    put(&mut out, "caps", serde_json::json!(m.caps));
+    if let Some(g) = &m.progress_group {
+        let mut group = serde_json::Map::new();
+        put(&mut group, "id", g.id.clone().into());
+        put(&mut group, "name", g.name.clone().into());
+        put(&mut group, "weak", g.weak.into());
+        out.insert("progress_group".to_string(), group.into());
+    }
+    out.into()
+}
+
+fn source_map_json(s: &pb::Source) -> Value {
+    let range = |r: &pb::Range| serde_json::to_value(json_range(&Range::from_pb(r))).unwrap_or_default();
+    let location = |l: &pb::Location| {
+        let mut out = serde_json::Map::new();
+        put(&mut out, "sourceIndex", l.source_index.into());
+        put(&mut out, "ranges", l.ranges.iter().map(range).collect());
+        Value::Object(out)
+    };
+    let locations = |l: &pb::Locations| {
+        let mut out = serde_json::Map::new();
+        put(&mut out, "locations", l.locations.iter().map(location).collect());
+        Value::Object(out)
+    };
+    let mut out = serde_json::Map::new();
+    let by_vertex: serde_json::Map<_, _> =
+        s.locations.iter().map(|(k, l)| (k.clone(), locations(l))).collect();
+    put(&mut out, "locations", by_vertex.into());
+    // A file of the files of a definition says nothing more: it is left out here.
+    out.into()
 }
 
 fn definition_from(v: &Value) -> Option<Box<pb::Definition>> {
     let list = v.get("def")?.as_array()?;
     let def: Option<Vec<Vec<u8>>> = list.iter().map(|b| STANDARD.decode(b.as_str()?).ok()).collect();
-    let def = pb::Definition { def: def?, ..Default::default() };
-    debug_assert!(def.encoded_len() > 0);
-    Some(Box::new(def))
+    Some(Box::new(pb::Definition { def: def?, ..Default::default() }))
 }
 
 /// Reads a detail; what is not known or does not fit is kept as it came.

@@ -6,7 +6,12 @@ fn line(n: i32) -> Range {
 }
 
 fn info(text: &str) -> SourceInfo {
-    SourceInfo { filename: "Dockerfile".into(), data: text.into(), definition: None, language: "Dockerfile".into() }
+    SourceInfo {
+        filename: "Dockerfile".into(),
+        data: text.into(),
+        definition: None,
+        language: "Dockerfile".into(),
+    }
 }
 
 #[test]

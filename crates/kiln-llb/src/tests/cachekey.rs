@@ -35,7 +35,8 @@ fn a_plain_run() {
 #[test]
 fn a_run_with_mounts() {
     let cache = MountKind::Cache { id: "//root/.cache".into(), sharing: CacheSharing::Shared };
-    let secret = MountKind::Secret(SecretOpt { id: "s".into(), mode: 0o400, optional: true, ..Default::default() });
+    let secret =
+        MountKind::Secret(SecretOpt { id: "s".into(), mode: 0o400, optional: true, ..Default::default() });
     let ssh = MountKind::Ssh(SshOpt { mode: 0o600, optional: true, ..Default::default() });
     let at = |dest: &str, kind| Mount { dest: dest.into(), kind, ..Default::default() };
     let mounts = vec![
@@ -59,7 +60,8 @@ fn a_run_with_mounts() {
 #[test]
 fn a_run_with_a_seeded_cache() {
     let kind = MountKind::Cache { id: "zz".into(), sharing: CacheSharing::Locked };
-    let cache = Mount { input: Some(0), selector: "/cache".into(), dest: "/c".into(), kind, ..Default::default() };
+    let cache =
+        Mount { input: Some(0), selector: "/cache".into(), dest: "/c".into(), kind, ..Default::default() };
     let v = vertex(exec(&["/bin/sh", "-c", "x"], &[PATH, "V=1", "A=b"], "/", vec![root(None), cache]), 1);
     let want = digest("e99ddd00e383f89b5fe20aaf45f9223963046bb1fadea784ffff81bceabad966");
     assert_eq!(op_digest(&v, &amd64()).unwrap(), want);
@@ -69,7 +71,8 @@ fn a_run_with_a_seeded_cache() {
 #[test]
 fn what_does_not_count_in_a_run() {
     let with = |change: fn(&mut ExecOp)| {
-        let mut op = exec(&["x"], &[], "/", vec![root(Some(0)), Mount { dest: "/m".into(), ..root(Some(0)) }]);
+        let mut op =
+            exec(&["x"], &[], "/", vec![root(Some(0)), Mount { dest: "/m".into(), ..root(Some(0)) }]);
         if let Op::Exec(e) = &mut op {
             change(e);
         }
@@ -88,7 +91,8 @@ fn what_does_not_count_in_a_run() {
 
 #[test]
 fn unsafe_content_comparison_is_refused() {
-    let bad = Mount { selector: "/s".into(), dest: "/m".into(), content_cache: ContentCache::On, ..root(Some(0)) };
+    let bad =
+        Mount { selector: "/s".into(), dest: "/m".into(), content_cache: ContentCache::On, ..root(Some(0)) };
     let v = vertex(exec(&["x"], &[], "/", vec![root(Some(0)), bad]), 1);
     assert_eq!(deps(&v), Err(KeyError::UnsafeContentCache("/m".into())));
 }
@@ -109,7 +113,8 @@ fn copies() {
     let paths: Vec<_> = dep.content.unwrap().into_iter().map(|s| s.path).collect();
     assert_eq!(paths, ["/a", "/b"]);
 
-    let on_stage = Op::File(FileOp { actions: vec![action(Some(In(0)), Some(In(1)), Some(0), copy("/a", "/dst/"))] });
+    let on_stage =
+        Op::File(FileOp { actions: vec![action(Some(In(0)), Some(In(1)), Some(0), copy("/a", "/dst/"))] });
     let v = vertex(on_stage, 2);
     let want = digest("dd5c89f4d7608dbc12b2ec79473f3d14680eb3b35f895ee0ad0ca10df954af90");
     assert_eq!(op_digest(&v, &amd64()).unwrap(), want);
@@ -138,7 +143,10 @@ fn copies_with_owner() {
 
 #[test]
 fn workdir_and_merge() {
-    assert_eq!(key(workdir("/x"), 0), digest("2b653200237a73945f834551201fade724f492d0f8fdcb61181107ab9b43a594"));
+    assert_eq!(
+        key(workdir("/x"), 0),
+        digest("2b653200237a73945f834551201fade724f492d0f8fdcb61181107ab9b43a594")
+    );
     let merge = Op::Merge(MergeOp { inputs: vec![Some(0), Some(1)] });
     assert_eq!(key(merge, 2), digest("436287a2dc2ce494f564331be9ea3a9f27ebec398567877043da2f618f33d6c8"));
 }
@@ -147,12 +155,18 @@ fn workdir_and_merge() {
 fn root_and_content_keys() {
     let foo = Digest::sha256("foo");
     assert_eq!(root_key(&foo, 0), digest("9b33d7158456f4029a31acce539a475537fd97242e02e3f98add3d26322e2686"));
-    assert_eq!(root_key(&foo, -1), digest("afd857754863d340ca78995ad7d030056d58a7f3ad99e778b906ac768d427a74"));
+    assert_eq!(
+        root_key(&foo, -1),
+        digest("afd857754863d340ca78995ad7d030056d58a7f3ad99e778b906ac768d427a74")
+    );
     assert_eq!(root_key(&foo.to_random(), 0), foo.to_random());
     let data0 = digest("cd8e75bca50f2d695f220d0cb0997d8ead387e4f926e8669a92d7f104cc9885b");
     let content = content_digest(&[data0]);
     assert_eq!(content, digest("5dfbff503f5420b974c042ac3d7aeb87927756727baf7ece30fb27e2bb81bf10"));
-    assert_eq!(root_key(&content, -1), digest("b88a9c4243282beb112eb41ce8173ef66efdfac809f808f826115cb460439689"));
+    assert_eq!(
+        root_key(&content, -1),
+        digest("b88a9c4243282beb112eb41ce8173ef66efdfac809f808f826115cb460439689")
+    );
 }
 
 #[test]
@@ -165,8 +179,19 @@ fn source_keys() {
 
     let commit = "a".repeat(40);
     let git = git_key(&GitKey { sha: &commit, ..Default::default() });
-    assert_eq!(source_digest(&git), digest("3efa8f2dcb5ffbad0afd3658eb383c0482c14bb38bcb6b8ec6e6b08e626f7fc5"));
-    let all = GitKey { sha: "c", keep_git_dir: true, reference: "r", subdir: "d", skip_submodules: true, commit_mtime: true, bundle: true };
+    assert_eq!(
+        source_digest(&git),
+        digest("3efa8f2dcb5ffbad0afd3658eb383c0482c14bb38bcb6b8ec6e6b08e626f7fc5")
+    );
+    let all = GitKey {
+        sha: "c",
+        keep_git_dir: true,
+        reference: "r",
+        subdir: "d",
+        skip_submodules: true,
+        commit_mtime: true,
+        bundle: true,
+    };
     assert_eq!(git_key(&all), "c.git#r:d(skip-submodules)(mtime=commit)(bundle)");
 
     let local = local_key(&LocalKey { name: "context", session_id: "s", ..Default::default() });
@@ -186,6 +211,7 @@ fn selectors_of_copies_keep_their_filters() {
         action(Some(Action(2)), Some(In(0)), Some(0), copy("/a", "/")),
     ];
     let found = deps(&vertex(Op::File(FileOp { actions }), 1)).unwrap().remove(0).content.unwrap();
-    let shown: Vec<_> = found.iter().map(|s| (s.path.as_str(), s.wildcard, s.exclude_patterns.len())).collect();
+    let shown: Vec<_> =
+        found.iter().map(|s| (s.path.as_str(), s.wildcard, s.exclude_patterns.len())).collect();
     assert_eq!(shown, [("/a", false, 0), ("/a/*", true, 0), ("/src", false, 1)]);
 }

@@ -12,7 +12,10 @@ fn def(ops: Vec<pb::Op>, root: Input) -> pb::Definition {
 
 /// A definition with this operation on top of one source, decoded.
 fn decode(inputs: &[i64], op: pb::op::Op) -> Result<Definition, DecodeError> {
-    let source = pb::Op { op: Some(pb::op::Op::Source(pb::SourceOp { identifier: "x://".into(), ..Default::default() })), ..Default::default() };
+    let source = pb::Op {
+        op: Some(pb::op::Op::Source(pb::SourceOp { identifier: "x://".into(), ..Default::default() })),
+        ..Default::default()
+    };
     let digest = Digest::sha256(source.encode_to_vec());
     let inputs = inputs.iter().map(|i| pb::Input { digest: digest.to_string(), index: *i }).collect();
     let top = pb::Op { inputs, op: Some(op), ..Default::default() };
@@ -69,7 +72,12 @@ fn indices_out_of_range_are_refused() {
 #[test]
 fn file_actions_see_only_earlier_ones() {
     let rm = || pb::file_action::Action::Rm(pb::FileActionRm { path: "/x".into(), ..Default::default() });
-    let act = |input, secondary_input, output| pb::FileAction { input, secondary_input, output, action: Some(rm()) };
+    let act = |input, secondary_input, output| pb::FileAction {
+        input,
+        secondary_input,
+        output,
+        action: Some(rm()),
+    };
     let file = |actions| decode(&[0], pb::op::Op::File(pb::FileOp { actions }));
     assert!(file(vec![act(0, -1, -1), act(1, -1, 0)]).is_ok());
     for bad in [i64::MIN, -2, 1, 2, i64::MAX] {
@@ -178,7 +186,12 @@ fn exec_vertex() -> Vertex {
     let base = vertex(workdir("/a"), 0);
     let kind = MountKind::Cache { id: "c".into(), sharing: CacheSharing::Private };
     let op = ExecOp {
-        meta: ExecMeta { args: vec!["x".into()], cwd: "/".into(), valid_exit_codes: vec![0, -1], ..Default::default() },
+        meta: ExecMeta {
+            args: vec!["x".into()],
+            cwd: "/".into(),
+            valid_exit_codes: vec![0, -1],
+            ..Default::default()
+        },
         mounts: vec![
             Mount { input: Some(0), dest: "/".into(), output: Some(0), ..Default::default() },
             Mount { input: Some(0), selector: "s".into(), dest: "/c".into(), kind, ..Default::default() },

@@ -34,8 +34,13 @@ fn a_graph_is_written_and_read_back() {
     let file = g.add_source_info(info);
     let range = Range { start: Position { line: 3, character: 0 }, end: Position { line: 3, character: 0 } };
     let late = g.deferred();
-    let image = g.image("docker.io/library/alpine:3", ResolveMode::Default, Constraints::default().named("FROM alpine"));
-    let copy = CopySpec { source: Some(late), owner: Some(Owner::parse("u:0")), action: super::copy("a", "b/") };
+    let image = g.image(
+        "docker.io/library/alpine:3",
+        ResolveMode::Default,
+        Constraints::default().named("FROM alpine"),
+    );
+    let copy =
+        CopySpec { source: Some(late), owner: Some(Owner::parse("u:0")), action: super::copy("a", "b/") };
     let copied = g.file(Some(image), "/app", vec![ActionSpec::Copy(Box::new(copy))], Constraints::default());
     let mount = MountSpec { target: "/m".into(), source: Some(late), no_output: true, ..Default::default() };
     let spec = ExecSpec {
@@ -46,7 +51,10 @@ fn a_graph_is_written_and_read_back() {
         ..Default::default()
     };
     let run = g.exec(spec, Constraints::default().at(file, &[range])).unwrap();
-    let context = g.local(&LocalSpec { name: "context".into(), session_id: "s".into(), ..Default::default() }, Constraints::default());
+    let context = g.local(
+        &LocalSpec { name: "context".into(), session_id: "s".into(), ..Default::default() },
+        Constraints::default(),
+    );
     g.resolve(late, Some(context));
 
     let def = g.marshal(Some(run), &MarshalOptions { platform: amd64(), ..Default::default() }).unwrap();
@@ -70,7 +78,12 @@ fn a_graph_can_take_in_another() {
     let inner = a.marshal(Some(l), &opt).unwrap();
     let mut b = GraphBuilder::new();
     let root = b.definition(&inner);
-    let file = b.file(root, "/", vec![ActionSpec::Rm(RmAction { path: "x".into(), ..Default::default() })], Constraints::default());
+    let file = b.file(
+        root,
+        "/",
+        vec![ActionSpec::Rm(RmAction { path: "x".into(), ..Default::default() })],
+        Constraints::default(),
+    );
     let outer = b.marshal(Some(file), &MarshalOptions::default()).unwrap();
     assert_eq!(outer.vertices()[0].digest, inner.root().unwrap().digest);
     assert_eq!(outer.vertices()[1].inputs, [inner.root().unwrap()]);

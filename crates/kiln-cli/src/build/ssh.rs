@@ -1,0 +1,40 @@
+//! `--ssh`.
+
+use crate::error::CliError;
+use kiln_dockerfile::csv::parse_bool;
+use std::path::PathBuf;
+
+/// An agent, or keys, under an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ssh {
+    /// What the Dockerfile calls it.
+    pub(crate) id: String,
+    /// One socket, or key files.
+    pub(crate) paths: Vec<PathBuf>,
+    /// The socket is no agent: bytes are passed on as they are.
+    pub(crate) raw: bool,
+}
+
+/// Reads `default`, or `ID[=SOCKET|KEY[,KEY][,raw=BOOL]]`. Without paths it is the agent of $SSH_AUTH_SOCK.
+pub(crate) fn parse(text: &str, agent: Option<&str>) -> Result<Ssh, CliError> {
+    let wrong = |why: &str| CliError::Value { flag: "--ssh", value: text.to_owned(), why: why.to_owned() };
+    let (id, paths) = text.split_once('=').map_or((text, None), |(id, paths)| (id, Some(paths)));
+    let id = if id.is_empty() { "default" } else { id };
+    let (mut list, mut raw): (Vec<PathBuf>, bool) = (Vec::new(), false);
+    for part in paths.into_iter().flat_map(|p| p.split(',')).filter(|p| !p.is_empty()) {
+        match part.strip_prefix("raw=") {
+            Some(value) => raw = parse_bool(value).ok_or_else(|| wrong("raw is true or false"))?,
+            None => list.push(part.into()),
+        }
+    }
+    if raw && list.len() != 1 {
+        return Err(wrong("raw needs exactly one socket"));
+    }
+    if list.is_empty() {
+        let agent = agent.filter(|a| !a.is_empty()).ok_or_else(|| {
+            wrong("there is no SSH agent ($SSH_AUTH_SOCK is not set); start one or name a socket or keys: ID=PATH")
+        })?;
+        list.push(agent.into());
+    }
+    Ok(Ssh { id: id.to_owned(), paths: list, raw })
+}

@@ -1,0 +1,108 @@
+//! Errors of the command line, and the one place that turns them into text, advice and an exit status.
+
+use crate::advice;
+use crate::printer;
+use kiln_llb::errdefs::BuildError;
+use kiln_progress::{LineRange, SourceFile, print_source_excerpt};
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// A flag has a value that cannot be used.
+    #[error("invalid value '{value}' for {flag}: {why}")]
+    Value { flag: &'static str, value: String, why: String },
+    /// Flags or arguments that do not go together.
+    #[error("{0}")]
+    Usage(String),
+    /// Something of the command line of docker build that kiln does not do yet.
+    #[error("{flag} is not built yet: {why}")]
+    NotBuilt { flag: String, why: &'static str },
+    /// A file of the client.
+    #[error("{doing} {}: {source}", path.display())]
+    File { doing: &'static str, path: PathBuf, source: io::Error },
+    /// A standard stream.
+    #[error("{doing}: {source}")]
+    Stream { doing: &'static str, source: io::Error },
+    /// A program that was started for a result failed.
+    #[error("{program}: {why}")]
+    Program { program: &'static str, why: String },
+    /// No daemon could be reached or started.
+    #[error("{0}")]
+    Connect(String),
+    /// The daemon in this process could not start.
+    #[error("{0}")]
+    Daemon(String),
+    /// The build or another request failed in the daemon.
+    #[error("{0}")]
+    Build(Box<BuildError>),
+    /// Stopped by a signal.
+    #[error("canceled")]
+    Canceled,
+}
+
+impl From<BuildError> for CliError {
+    fn from(error: BuildError) -> Self {
+        if error.is_canceled() { Self::Canceled } else { Self::Build(Box::new(error)) }
+    }
+}
+
+impl CliError {
+    /// An error of a client's file.
+    pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { doing, path, source }
+    }
+
+    /// An error of a standard stream.
+    pub(crate) fn stream(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Stream { doing, source }
+    }
+
+    fn exit_status(&self) -> u8 {
+        match self {
+            // As a shell reports a program that SIGINT ended.
+            Self::Canceled => 130,
+            _ => 1,
+        }
+    }
+
+    /// A reader that went away is not an error to talk about.
+    fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Stream { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Tells the user and gives the exit status.
+pub(crate) fn report(error: &CliError) -> ExitCode {
+    if !error.is_broken_pipe() {
+        printer::people(&text(error));
+    }
+    ExitCode::from(error.exit_status())
+}
+
+/// Excerpts of the sources, `error: ...`, then hints.
+pub(crate) fn text(error: &CliError) -> String {
+    let mut out = Vec::new();
+    if let CliError::Build(build) = error {
+        for (info, ranges) in build.sources() {
+            let source = SourceFile {
+                filename: info.filename.clone(),
+                data: info.data.clone(),
+                language: String::new(),
+            };
+            let ranges: Vec<LineRange> =
+                ranges.iter().map(|r| LineRange { start: r.start.line, end: r.end.line }).collect();
+            // Writing to memory does not fail.
+            let _ = print_source_excerpt(&source, &ranges, &mut out);
+        }
+    }
+    let mut out = String::from_utf8_lossy(&out).into_owned();
+    out.push_str(&format!("error: {error}\n"));
+    for hint in advice::hints(error) {
+        out.push_str(&format!("hint: {hint}\n"));
+    }
+    out
+}

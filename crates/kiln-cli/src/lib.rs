@@ -1,0 +1,101 @@
+//! The command line: one file per command.
+//!
+//! [`run`] reads the arguments and does what they say. stdout is data, stderr is for people; every error ends in one
+//! place that adds advice and gives the exit status.
+
+#![forbid(unsafe_code)]
+
+mod advice;
+mod app;
+mod build;
+mod commands;
+mod connect;
+mod docker;
+mod error;
+mod hooks;
+mod human;
+mod pairs;
+mod printer;
+mod progress;
+mod stdin;
+mod usage;
+
+pub use commands::daemon::DaemonArgs;
+pub use hooks::{Hooks, InProcess};
+
+use app::{Cli, Command};
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use error::CliError;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+#[cfg(test)]
+mod tests;
+
+/// Runs a command line, its first word being the program's name.
+///
+/// Exit status: 0, 1 for every error, 130 when it was interrupted.
+pub fn run(args: impl IntoIterator<Item = OsString>, hooks: Hooks) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => return usage_error(&e),
+    };
+    let debug = cli.global.debug;
+    let result = match cli.command {
+        // The daemon sets up its own log and runtime.
+        Command::Daemon(args) => return (hooks.run_daemon)(args),
+        Command::Version => commands::version::run(),
+        Command::Completions(args) => commands::completions::run(&args),
+        Command::Build(args) => {
+            log_to_stderr(debug);
+            block_on(Box::pin(commands::build::run(*args, hooks, debug)))
+        }
+        Command::Du(args) => {
+            log_to_stderr(debug);
+            block_on(Box::pin(commands::du::run(args, hooks)))
+        }
+        Command::Prune(args) => {
+            log_to_stderr(debug);
+            block_on(Box::pin(commands::prune::run(args, hooks)))
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => error::report(&e),
+    }
+}
+
+/// Help and version are data; everything else is an error.
+fn usage_error(e: &clap::Error) -> ExitCode {
+    let colored =
+        |terminal: bool| if terminal { e.render().ansi().to_string() } else { e.render().to_string() };
+    if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let _ = printer::data(colored(printer::stdout_is_terminal()).as_bytes());
+        return ExitCode::SUCCESS;
+    }
+    printer::people(&colored(printer::stderr_is_terminal()));
+    ExitCode::FAILURE
+}
+
+fn log_to_stderr(debug: bool) {
+    let level = if debug { tracing::Level::DEBUG } else { tracing::Level::WARN };
+    // A second subscriber in the process is no harm: the first stays.
+    let _ = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(debug)
+        .try_init();
+}
+
+fn block_on(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::stream("starting the runtime"))?;
+    let result = runtime.block_on(work);
+    // A thread that still reads stdin would hold the process.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,29 @@
+//! The client side: find or start a daemon, serve its callbacks, submit a build, follow it.
+//!
+//! A [`Client`] is a connection to a daemon, by socket or in memory. [`Client::solve`] opens a session that serves
+//! what the [`BuildRequest`] allows (directories, secrets, ssh agents, credentials, export targets), submits the build
+//! and passes on its progress. Dropping the future cancels the build.
+
+mod address;
+mod autostart;
+mod client;
+mod connect;
+mod convert;
+mod error;
+mod id;
+mod maintenance;
+mod providers;
+mod request;
+mod solve;
+
+pub use address::{Address, AddressError};
+pub use autostart::{Autostart, find_or_start};
+pub use client::Client;
+pub use error::ConnectError;
+pub use id::new_id;
+pub use maintenance::{GcPolicy, PruneRequest, UsageRecord, Version, Worker};
+pub use providers::{
+    DockerConfig, Login, MAX_SECRET_SIZE, SecretOrigin, SecretSource, SshSource, Upload, UploadSource,
+};
+pub use request::{BuildRequest, CacheEntry, Export, LocalDir, Output, OutputWriter, Work};
+pub use solve::SolveResponse;

@@ -1,0 +1,136 @@
+//! The builds that run now, and those that ended a moment ago.
+
+use crate::hub::Hub;
+use kiln_solver::JobId;
+use kiln_worker::JobSessions;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How long `status` waits for a build that is not there yet (spec wire.md section 2).
+const STATUS_WAIT: Duration = Duration::from_secs(6);
+/// How long the progress of a build that ended can still be read.
+const KEEP: Duration = Duration::from_secs(10);
+
+/// All builds of the daemon. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Builds(Arc<Inner>);
+
+struct Inner {
+    builds: Mutex<HashMap<String, Build>>,
+    changed: watch::Sender<()>,
+}
+
+struct Build {
+    hub: Hub,
+    session: String,
+    ended: Option<Instant>,
+}
+
+/// Why a build cannot begin.
+#[derive(Debug, thiserror::Error)]
+#[error("job ID {0} exists")]
+pub(crate) struct Exists(String);
+
+impl Builds {
+    pub(crate) fn new() -> Self {
+        let inner = Inner { builds: Mutex::default(), changed: watch::Sender::new(()) };
+        Self(Arc::new(inner))
+    }
+
+    fn builds(&self) -> MutexGuard<'_, HashMap<String, Build>> {
+        self.0.builds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers a build until the returned guard is dropped.
+    pub(crate) fn begin(&self, id: &str, session: &str) -> Result<Running, Exists> {
+        let mut builds = self.builds();
+        builds.retain(|_, b| b.ended.is_none_or(|at| at.elapsed() < KEEP));
+        if builds.contains_key(id) {
+            return Err(Exists(id.to_string()));
+        }
+        let hub = Hub::new();
+        builds.insert(id.to_string(), Build { hub: hub.clone(), session: session.to_string(), ended: None });
+        drop(builds);
+        self.0.changed.send_replace(());
+        Ok(Running { builds: self.clone(), id: id.to_string(), hub })
+    }
+
+    /// The progress of a build; waits a while for one that is not there yet.
+    pub(crate) async fn hub(&self, id: &str) -> Option<Hub> {
+        let mut changed = self.0.changed.subscribe();
+        let arrival = async {
+            loop {
+                if let Some(build) = self.builds().get(id) {
+                    return Some(build.hub.clone());
+                }
+                changed.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(STATUS_WAIT, arrival).await.ok().flatten()
+    }
+
+    /// How many builds run.
+    pub(crate) fn running(&self) -> usize {
+        self.builds().values().filter(|b| b.ended.is_none()).count()
+    }
+}
+
+impl JobSessions for Builds {
+    fn session(&self, job: &JobId) -> Option<String> {
+        let builds = self.builds();
+        let build = builds.get(job.as_str()).filter(|b| b.ended.is_none())?;
+        Some(build.session.clone()).filter(|s| !s.is_empty())
+    }
+}
+
+/// A build that runs; its end is noted when this is dropped.
+pub(crate) struct Running {
+    builds: Builds,
+    id: String,
+    pub(crate) hub: Hub,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.hub.close();
+        if let Some(build) = self.builds.builds().get_mut(&self.id) {
+            build.ended = Some(Instant::now());
+        }
+        let (builds, id) = (self.builds.clone(), std::mem::take(&mut self.id));
+        // Its progress goes after a while even when no build follows.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(KEEP).await;
+                let mut builds = builds.builds();
+                if builds.get(&id).is_some_and(|b| b.ended.is_some_and(|at| at.elapsed() >= KEEP)) {
+                    builds.remove(&id);
+                }
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn status_waits_for_a_build_that_comes_a_moment_later() {
+        let builds = Builds::new();
+        let asked = tokio::spawn({
+            let builds = builds.clone();
+            async move { builds.hub("a").await.is_some() }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let running = builds.begin("a", "s").unwrap();
+        assert!(asked.await.unwrap());
+        assert!(builds.begin("a", "s").is_err());
+        assert_eq!(builds.session(&JobId::new("a")), Some("s".into()));
+        drop(running);
+        assert_eq!(builds.running(), 0);
+        assert!(builds.hub("a").await.is_some(), "late followers still find it");
+        assert!(builds.hub("b").await.is_none());
+    }
+}

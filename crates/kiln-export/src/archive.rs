@@ -1,0 +1,104 @@
+//! OCI and Docker archives, streamed to the client.
+
+use crate::image::{self, Image, parse_name};
+use crate::stream::{ChunkWriter, stream};
+use crate::{ArchiveFormat, ArchiveOptions, ExportContext, ExportError, ExportInput, index_json};
+use jiff::Timestamp;
+use kiln_content::ContentStore;
+use kiln_fs::tar::{Entry, EntryKind, TarError, Writer};
+use kiln_oci::{Descriptor, Reference, annotation};
+use kiln_session::FileRequest;
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+
+pub(crate) async fn export(
+    o: &ArchiveOptions,
+    input: &ExportInput,
+    cx: &ExportContext<'_>,
+) -> Result<BTreeMap<String, String>, ExportError> {
+    if o.format == ArchiveFormat::Docker && input.is_map() {
+        return Err(ExportError::Invalid(
+            "docker exporter does not currently support exporting manifest lists".into(),
+        ));
+    }
+    let input = &input.with(&o.image.metadata);
+    let names = image::names(&o.image, input);
+    let names = names
+        .iter()
+        .map(|n| Ok(parse_name(n)?.with_default_tag()))
+        .collect::<Result<Vec<_>, ExportError>>()?;
+    // Without its session there is nobody to make the image for.
+    let session = cx.client().await?;
+    let mut image = image::build(&o.image, input, cx).await?;
+    cx.fetch(input).await?;
+    if !image.root.annotations.contains_key(annotation::CREATED) {
+        let created = o.image.epoch.of(input, None)?.unwrap_or_else(Timestamp::now);
+        let created = created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        image.root.annotations.insert(annotation::CREATED.into(), created);
+    }
+    let texts: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let response = image::response(&image, &texts)?;
+    let files = files(o.format, &image, &names)?;
+    let request = FileRequest { exporter: cx.index, multi_platform: false, metadata: response.clone() };
+    let upload = session.send_bytes(&request)?;
+    let content = cx.content.clone();
+    stream("sending tarball", upload, cx, move |out| write(out, files, &content)).await?;
+    Ok(response)
+}
+
+/// A file of the layout.
+#[derive(Clone, Debug)]
+enum Content {
+    Dir,
+    Blob(Descriptor),
+    Bytes(u32, Vec<u8>),
+}
+
+/// All files by path: the order of the archive, which therefore depends on nothing but the image.
+fn files(
+    format: ArchiveFormat,
+    image: &Image,
+    names: &[Reference],
+) -> Result<BTreeMap<String, Content>, ExportError> {
+    let dirs = ["blobs/", "blobs/sha256/"].map(|dir| (dir.to_string(), Content::Dir));
+    let blobs = image.blobs.iter().map(|blob| (index_json::blob_path(blob), Content::Blob(blob.clone())));
+    let mut files: BTreeMap<_, _> = dirs.into_iter().chain(blobs).collect();
+    files.insert("oci-layout".into(), Content::Bytes(0o444, br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()));
+    files.insert("index.json".into(), Content::Bytes(0o644, index_json::index(&image.root, names)?));
+    if format == ArchiveFormat::Docker {
+        files.insert("manifest.json".into(), Content::Bytes(0o644, index_json::docker(image, names)?));
+    }
+    Ok(files)
+}
+
+fn write(
+    out: ChunkWriter,
+    files: BTreeMap<String, Content>,
+    content: &ContentStore,
+) -> Result<(), ExportError> {
+    let failed = |e: TarError| ExportError::Io("write the archive".into(), io::Error::other(e));
+    let mut tar = Writer::new(out);
+    for (path, file) in files {
+        match file {
+            Content::Dir => tar.append_empty(&entry(&path, EntryKind::Dir, 0o755, 0)),
+            Content::Bytes(mode, data) => {
+                tar.append(&entry(&path, EntryKind::File, mode, data.len() as u64), data.as_slice())
+            }
+            Content::Blob(blob) => {
+                // Verified while it is read: a broken blob ends the archive, and the client keeps nothing of it.
+                let reader = content.reader(&blob.digest)?;
+                tar.append(&entry(&path, EntryKind::File, 0o444, blob.size), reader.take(blob.size))
+            }
+        }
+        .map_err(failed)?;
+    }
+    let mut out = tar.finish().map_err(failed)?;
+    out.flush().map_err(|e| ExportError::Io("write the archive".into(), e))
+}
+
+fn entry(path: &str, kind: EntryKind, mode: u32, size: u64) -> Entry {
+    let mut entry = Entry::new(path, kind);
+    entry.mode = mode;
+    entry.size = size;
+    entry
+}

@@ -1,0 +1,124 @@
+//! Which platforms a result is for.
+
+use crate::{ExportError, ExportInput};
+use kiln_oci::{ImageConfig, Platform};
+use serde::Deserialize;
+
+/// JSON of the frontend: all platforms of the result, in order.
+const KEY: &str = "refs.platforms";
+
+#[derive(Deserialize)]
+struct Listed {
+    #[serde(rename = "Platforms", default)]
+    platforms: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(rename = "ID", default)]
+    id: String,
+    #[serde(rename = "Platform")]
+    platform: Platform,
+}
+
+/// The platform of each part of the result, with its id.
+pub(crate) fn platforms(input: &ExportInput) -> Result<Vec<(String, Platform)>, ExportError> {
+    let listed = input.metadata.get(KEY).map(|json| listed(json)).transpose()?;
+    if !input.is_map() {
+        return match listed {
+            Some(all) if all.len() > 1 => {
+                Err(invalid("cannot export multiple platforms without multi-platform enabled".into()))
+            }
+            Some(all) => Ok(all),
+            None => Ok(vec![from_config(input)?]),
+        };
+    }
+    let all =
+        listed.ok_or_else(|| invalid("unable to export multiple refs, missing platforms mapping".into()))?;
+    let find = |id: &String| all.iter().find(|(known, _)| known == id).cloned();
+    input
+        .refs
+        .iter()
+        .map(|(id, _)| {
+            id.as_ref()
+                .and_then(find)
+                .ok_or_else(|| invalid(format!("failed to find platform for ID {id:?}")))
+        })
+        .collect()
+}
+
+fn listed(json: &[u8]) -> Result<Vec<(String, Platform)>, ExportError> {
+    let listed: Listed =
+        serde_json::from_slice(json).map_err(|e| invalid(format!("failed to parse platforms: {e}")))?;
+    if listed.platforms.is_empty() {
+        return Err(invalid("invalid empty platforms index for exporter".into()));
+    }
+    let entry = |e: Entry| {
+        if e.id.is_empty() || e.platform.os.is_empty() || e.platform.architecture.is_empty() {
+            return Err(invalid(format!("invalid platform {:?} for exporter: {}", e.id, e.platform)));
+        }
+        Ok((e.id, e.platform.normalize()))
+    };
+    listed.platforms.into_iter().map(entry).collect()
+}
+
+fn from_config(input: &ExportInput) -> Result<(String, Platform), ExportError> {
+    let platform = match input.metadata.get("containerimage.config") {
+        None => Platform::host(),
+        Some(json) => {
+            let platform = ImageConfig::parse(json).map_err(ExportError::json)?.platform;
+            match (platform.os.is_empty(), platform.architecture.is_empty()) {
+                (false, false) => platform,
+                (true, true) => Platform::host(),
+                (true, false) => return Err(ExportError::Config("missing os".into())),
+                (false, true) => return Err(ExportError::Config("missing architecture".into())),
+            }
+        }
+    };
+    let platform = platform.normalize();
+    Ok((platform.format_all(), platform))
+}
+
+fn invalid(text: String) -> ExportError {
+    ExportError::Invalid(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARM: &str = r#"{"Platforms":[{"ID":"linux/arm/v7","Platform":{"os":"linux","architecture":"arm","variant":"v7"}}]}"#;
+
+    fn input(ids: &[Option<&str>], metadata: &[(&str, &str)]) -> ExportInput {
+        ExportInput {
+            refs: ids.iter().map(|id| (id.map(str::to_string), None)).collect(),
+            metadata: metadata.iter().map(|(k, v)| (k.to_string(), v.as_bytes().to_vec())).collect(),
+        }
+    }
+
+    fn ids(input: &ExportInput) -> Result<Vec<String>, String> {
+        platforms(input).map(|all| all.into_iter().map(|(id, _)| id).collect()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_map_needs_its_list() {
+        assert_eq!(ids(&input(&[Some("linux/arm/v7")], &[(KEY, ARM)])).unwrap(), ["linux/arm/v7"]);
+        let text = ids(&input(&[Some("linux/arm/v7")], &[])).unwrap_err();
+        assert_eq!(text, "unable to export multiple refs, missing platforms mapping");
+        assert!(ids(&input(&[Some("linux/s390x")], &[(KEY, ARM)])).is_err());
+        assert!(ids(&input(&[Some("x")], &[(KEY, r#"{"Platforms":[]}"#)])).is_err());
+    }
+
+    #[test]
+    fn one_result_is_for_what_its_config_says() {
+        let config = r#"{"os":"linux","architecture":"aarch64"}"#;
+        assert_eq!(ids(&input(&[None], &[("containerimage.config", config)])).unwrap(), ["linux/arm64"]);
+        assert_eq!(ids(&input(&[None], &[(KEY, ARM)])).unwrap(), ["linux/arm/v7"]);
+        assert_eq!(ids(&input(&[None], &[])).unwrap(), [Platform::host().format_all()]);
+        assert!(
+            ids(&input(&[None], &[("containerimage.config", r#"{"os":"linux"}"#)]))
+                .unwrap_err()
+                .contains("architecture")
+        );
+    }
+}

@@ -1,0 +1,70 @@
+//! WORKDIR.
+
+use crate::convert::Converter;
+use crate::lint::Rule;
+use crate::names;
+use crate::platform;
+use crate::stages::StageId;
+use crate::state::EnvOf;
+use kiln_dockerfile::Source;
+use kiln_llb::builder::{ActionSpec, Constraints, Owner};
+use kiln_llb::gopath;
+
+impl Converter<'_> {
+    /// Sets the directory in config and state, and gives it.
+    pub(crate) fn set_workdir(&mut self, id: StageId, path: &str) -> String {
+        let stage = &mut self.stages.list[id];
+        let dir = normalize(&stage.image.config.working_dir, path);
+        stage.image.config.working_dir.clone_from(&dir);
+        stage.state.set_dir(&dir);
+        dir
+    }
+
+    pub(super) fn workdir(&mut self, id: StageId, path: &str, source: &Source) {
+        let set_before = std::mem::replace(&mut self.stages.list[id].workdir_set, true);
+        if !set_before && !path.starts_with('/') {
+            self.lint.report(Rule::WorkdirRelativePath(path.to_string()), Some(source.range));
+        }
+        let dir = self.set_workdir(id, path);
+        if dir != "/" {
+            self.make_dir(id, &dir, source);
+        }
+        self.commit(id, format!("WORKDIR {dir}"), dir != "/");
+    }
+
+    fn make_dir(&mut self, id: StageId, dir: &str, source: &Source) {
+        let stage = &mut self.stages.list[id];
+        let env = stage.state.env.clone();
+        let user = &stage.image.config.user;
+        let action = ActionSpec::MkDir {
+            path: dir.to_string(),
+            mode: 0o755,
+            make_parents: true,
+            owner: (!user.is_empty()).then(|| Owner::parse(user)),
+            timestamp: self.epoch.map(|s| s.saturating_mul(1_000_000_000)),
+        };
+        let text = names::uppercase_first(&names::expand(&self.lex, &source.code, &EnvOf(&env)));
+        let platform = stage.platform.clone();
+        let title = names::prefix(stage, &text, platform.as_ref(), &env);
+        let (base, cwd) = (stage.state.output, stage.state.dir.clone());
+        let constraints =
+            Constraints { platform: platform.as_ref().map(platform::to_llb), ..Default::default() };
+        let constraints = self.located(constraints.named(title), Some(source.range));
+        let out = self.graph.file(base, &cwd, vec![action], constraints);
+        self.stages.list[id].state.output = Some(out);
+    }
+}
+
+/// A relative directory is below the present one; an absolute one stays as it is written.
+fn normalize(current: &str, path: &str) -> String {
+    let current = match current {
+        "" => "/".to_string(),
+        c if c.starts_with('/') => c.to_string(),
+        c => gopath::join(&["/", c]),
+    };
+    match path {
+        "" => current,
+        p if p.starts_with('/') => p.to_string(),
+        p => gopath::join(&[&current, p]),
+    }
+}

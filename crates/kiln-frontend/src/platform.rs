@@ -1,0 +1,54 @@
+//! Which platform is built for, and on.
+
+use crate::host::Host;
+use kiln_oci::Platform;
+
+/// The platforms of one conversion.
+#[derive(Clone, Debug)]
+pub(crate) struct Platforms {
+    /// What is built for.
+    pub(crate) target: Platform,
+    /// What this machine runs; not empty.
+    pub(crate) build: Vec<Platform>,
+    /// Nobody asked for a platform.
+    pub(crate) implicit: bool,
+}
+
+impl Platforms {
+    pub(crate) fn new(build: &[Platform], target: Option<&Platform>) -> Self {
+        let build = build.to_vec();
+        let implicit = target.is_none();
+        let target = target.or(build.first()).cloned().unwrap_or_else(Platform::host);
+        Platforms { target, build, implicit }
+    }
+}
+
+/// The platform of the first worker, as a list: the reference looks at no other one.
+pub(crate) fn build_platforms(host: &dyn Host) -> Vec<Platform> {
+    vec![host.build_platforms().first().cloned().unwrap_or_else(|| Platform::host().normalize())]
+}
+
+/// For the graph.
+pub(crate) fn to_llb(p: &Platform) -> kiln_llb::Platform {
+    kiln_llb::Platform {
+        architecture: p.architecture.clone(),
+        os: p.os.clone(),
+        variant: p.variant.clone(),
+        os_version: p.os_version.clone(),
+        os_features: p.os_features.clone(),
+    }
+}
+
+/// The platform to go on with when none was asked for: that of the image, where this machine runs it.
+pub(crate) fn auto_detect(image: &Platform, target: &Platform, supported: &[Platform]) -> Platform {
+    let same = |p: &&Platform| p.os == image.os && p.architecture == image.architecture;
+    if same(&target) {
+        return target.clone();
+    }
+    supported.iter().find(same).unwrap_or(target).clone()
+}
+
+/// The key of a platform in results: `linux/arm/v7`.
+pub(crate) fn id(p: &Platform) -> String {
+    p.normalize().format_all()
+}

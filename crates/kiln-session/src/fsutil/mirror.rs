@@ -1,0 +1,449 @@
+//! Compares the announced tree with what is there and makes it so: the one thread that decides.
+
+use std::collections::HashMap;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kiln_fs::walk::{Entry, Step, walk};
+use kiln_fs::{FileKind, FileTime, Metadata, Root};
+use prost::Message;
+use tokio::sync::mpsc;
+
+use super::TransferError;
+use super::dirs::Dirs;
+use super::packet::{Kind, Stat};
+use super::place;
+use super::receive::{Compare, METADATA_FILE, ReceiveOptions, Style, Update};
+use super::validate::{Validator, compare, split};
+use super::writer::Wanted;
+
+/// What is announced, in batches; `None` is the end of the walk.
+pub(crate) type Announced = mpsc::Receiver<Vec<Option<Box<Stat>>>>;
+
+/// What was changed on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    pub(crate) entries: u64,
+    pub(crate) requested: u64,
+    pub(crate) removed: u64,
+}
+
+pub(crate) struct Mirror {
+    root: Arc<Root>,
+    dirs: Dirs,
+    options: ReceiveOptions,
+    source: Source,
+    wanted: Arc<Wanted>,
+    requests: mpsc::UnboundedSender<u32>,
+    /// Announced directories on the way to the present entry, outermost first.
+    open: Vec<OpenDir>,
+    /// Directories whose time (and perhaps mode) has to be set when all is written.
+    finish: Vec<OpenDir>,
+    /// Hard links wait until their target has its contents.
+    links: Vec<Stat>,
+    changes: Changes,
+    memory: u64,
+}
+
+struct OpenDir {
+    path: Box<[u8]>,
+    mode: u32,
+    mtime: FileTime,
+    touched: bool,
+}
+
+/// An entry that passed all checks.
+struct Next {
+    id: u32,
+    kind: Kind,
+    stat: Box<Stat>,
+}
+
+/// Bytes of bookkeeping per kept entry, besides its path.
+const KEPT: u64 = 320;
+
+impl Mirror {
+    pub(crate) fn new(
+        root: Arc<Root>,
+        options: ReceiveOptions,
+        announced: Announced,
+        wanted: Arc<Wanted>,
+        requests: mpsc::UnboundedSender<u32>,
+    ) -> Self {
+        let source = Source::new(announced, &options);
+        Self {
+            dirs: Dirs::new(root.clone()),
+            root,
+            options,
+            source,
+            wanted,
+            requests,
+            open: Vec::new(),
+            finish: Vec::new(),
+            links: Vec::new(),
+            changes: Changes::default(),
+            memory: 0,
+        }
+    }
+
+    /// Runs to the end: all contents are in place, all times are set.
+    pub(crate) fn run(mut self) -> Result<Changes, TransferError> {
+        if let Update::Mirror(compare) = self.options.update {
+            self.walk_existing(compare)?;
+        }
+        while let Some(next) = self.source.next()? {
+            self.add(next)?;
+        }
+        self.close_dirs(None);
+        self.wanted.wait()?;
+        for stat in std::mem::take(&mut self.links) {
+            self.link(&stat)?;
+        }
+        if let Some(list) = self.source.metadata.take() {
+            self.write_metadata(&list)?;
+        }
+        // Inner ones first: closing an outer one may take our own access away.
+        let mut finish = std::mem::take(&mut self.finish);
+        finish.sort_unstable_by_key(|dir| std::cmp::Reverse(dir.path.iter().filter(|c| **c == b'/').count()));
+        for dir in finish {
+            place::finish_dir(&mut self.dirs, &dir.path, dir.mode, dir.mtime)?;
+        }
+        self.changes.entries = self.source.count.into();
+        Ok(self.changes)
+    }
+
+    /// Goes through what is there and what is announced side by side; both are in the same order.
+    fn walk_existing(&mut self, how: Compare) -> Result<(), TransferError> {
+        let root = self.root.clone();
+        let mut names: HashMap<((u32, u32), u64), Bytes> = HashMap::new();
+        walk(&root, "", |entry| {
+            let path = entry.path().as_os_str().as_bytes();
+            loop {
+                match self.source.peek()? {
+                    Some(next) if compare(&next.stat.path, path).is_lt() => {
+                        if let Some(next) = self.source.next()? {
+                            self.add(next)?;
+                        }
+                    }
+                    Some(next) if next.stat.path == path => break,
+                    _ => {
+                        self.delete(path)?;
+                        return Ok(Step::SkipDir);
+                    }
+                }
+            }
+            let Some(next) = self.source.next()? else { return Err(TransferError::Stopped) };
+            self.meet(next, entry, how, &mut names)
+        })
+    }
+
+    /// The announced entry exists.
+    fn meet(
+        &mut self,
+        next: Next,
+        entry: &Entry<'_>,
+        how: Compare,
+        names: &mut HashMap<((u32, u32), u64), Bytes>,
+    ) -> Result<Step, TransferError> {
+        let there = *entry.metadata()?;
+        self.close_dirs(Some(&next.stat.path));
+        let same = match how {
+            Compare::Always => false,
+            Compare::Metadata => self.is_same(&next, &there, entry, names)?,
+        };
+        if there.is_dir() && next.kind == Kind::Dir {
+            self.keep_dir(&next.stat, same, there.mtime)?;
+            return Ok(Step::Continue);
+        }
+        if !same {
+            place::remove(&mut self.dirs, &next.stat.path)?;
+            self.make(next)?;
+        }
+        Ok(Step::SkipDir)
+    }
+
+    /// Unchanged: same type, mode, owner, size, time, device and link (spec wire.md section 5).
+    fn is_same(
+        &self,
+        next: &Next,
+        there: &Metadata,
+        entry: &Entry<'_>,
+        names: &mut HashMap<((u32, u32), u64), Bytes>,
+    ) -> Result<bool, TransferError> {
+        let stat = &next.stat;
+        let mut linkname = Bytes::new();
+        if there.kind == FileKind::Symlink {
+            linkname = entry.read_link()?.into_os_string().into_vec().into();
+        } else if there.kind == FileKind::File && there.nlink > 1 {
+            let first =
+                names.entry((there.dev, there.ino)).or_insert_with(|| Bytes::copy_from_slice(&stat.path));
+            if *first != stat.path {
+                linkname = first.clone();
+            }
+        }
+        let times =
+            there.is_dir() || there.mtime == stat.mtime() && i64::try_from(there.size) == Ok(stat.size);
+        // The permission bits of a link mean nothing and differ between systems.
+        let modes = there.kind == FileKind::Symlink || there.mode == stat.permissions();
+        let device = match there.kind {
+            FileKind::CharDevice | FileKind::BlockDevice => stat.rdev() == Some(there.rdev),
+            _ => true,
+        };
+        let special = matches!(there.kind, FileKind::Fifo | FileKind::CharDevice | FileKind::BlockDevice);
+        let times = times || special && there.mtime == stat.mtime();
+        Ok(there.kind == next.kind.file_kind()
+            && modes
+            && times
+            && device
+            && (there.uid, there.gid) == (stat.uid, stat.gid)
+            && (special || linkname == stat.linkname))
+    }
+
+    fn keep_dir(&mut self, stat: &Stat, same: bool, mtime: FileTime) -> Result<(), TransferError> {
+        if !same {
+            place::dir(&mut self.dirs, stat, true)?;
+            self.observe(stat);
+        }
+        let touched = !same || mtime != stat.mtime();
+        self.open.push(OpenDir {
+            path: stat.path[..].into(),
+            mode: stat.permissions(),
+            mtime: stat.mtime(),
+            touched,
+        });
+        Ok(())
+    }
+
+    /// The announced entry is not known to exist; in a merge it may.
+    fn add(&mut self, next: Next) -> Result<(), TransferError> {
+        self.close_dirs(Some(&next.stat.path));
+        if matches!(self.options.update, Update::Merge)
+            && let Some(there) = place::look(&mut self.dirs, &next.stat.path)?
+        {
+            if there.is_dir() && next.kind == Kind::Dir {
+                return self.keep_dir(&next.stat, false, there.mtime);
+            }
+            // A file is replaced by renaming over it, so that there is always one.
+            let replaced_later =
+                self.options.style == Style::Replace && next.kind == Kind::File && !there.is_dir();
+            if !replaced_later {
+                place::remove(&mut self.dirs, &next.stat.path)?;
+            }
+        }
+        self.make(next)
+    }
+
+    /// Nothing is at the entry's place any more.
+    fn make(&mut self, next: Next) -> Result<(), TransferError> {
+        let Next { id, kind, mut stat } = next;
+        self.touch_parent(&stat.path);
+        match kind {
+            Kind::Dir => {
+                place::dir(&mut self.dirs, &stat, false)?;
+                self.observe(&stat);
+                let (mode, mtime) = (stat.permissions(), stat.mtime());
+                self.open.push(OpenDir { path: stat.path[..].into(), mode, mtime, touched: true });
+            }
+            Kind::File => {
+                self.keep(&mut stat)?;
+                self.wanted.add(id, *stat);
+                self.changes.requested += 1;
+                // The receiving end only goes away with the whole transfer.
+                let _ = self.requests.send(id);
+            }
+            Kind::HardLink => {
+                self.keep(&mut stat)?;
+                self.links.push(*stat);
+            }
+            Kind::Symlink | Kind::Fifo | Kind::CharDevice | Kind::BlockDevice => {
+                place::special(&mut self.dirs, &stat, kind)?;
+                self.observe(&stat);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts an entry that stays in memory, and cuts it loose from the message it came in.
+    fn keep(&mut self, stat: &mut Stat) -> Result<(), TransferError> {
+        stat.path = Bytes::copy_from_slice(&stat.path);
+        stat.linkname = Bytes::copy_from_slice(&stat.linkname);
+        let xattrs: usize = stat.xattrs.iter().map(|(k, v)| k.len() + v.len() + 64).sum();
+        self.memory += KEPT + (stat.path.len() + stat.linkname.len() + xattrs) as u64;
+        let limit = self.options.limits.memory;
+        match self.memory > limit {
+            true => Err(TransferError::Limit { what: "bytes of file names", limit }),
+            false => Ok(()),
+        }
+    }
+
+    fn link(&mut self, stat: &Stat) -> Result<(), TransferError> {
+        if matches!(self.options.update, Update::Merge) && place::look(&mut self.dirs, &stat.path)?.is_some()
+        {
+            place::remove(&mut self.dirs, &stat.path)?;
+        }
+        place::hard_link(&mut self.dirs, &stat.linkname, &stat.path)?;
+        self.observe(stat);
+        Ok(())
+    }
+
+    fn delete(&mut self, path: &[u8]) -> Result<(), TransferError> {
+        place::remove(&mut self.dirs, path)?;
+        self.touch_parent(path);
+        self.changes.removed += 1;
+        if let Some(observer) = &self.options.observer {
+            observer.removed(Path::new(std::ffi::OsStr::from_bytes(path)));
+        }
+        Ok(())
+    }
+
+    fn observe(&self, stat: &Stat) {
+        if let Some(observer) = &self.options.observer {
+            observer.changed(stat, observer.hasher(stat).finish());
+        }
+    }
+
+    fn touch_parent(&mut self, path: &[u8]) {
+        let (dir, _) = split(path);
+        if let Some(open) = self.open.iter_mut().rev().find(|open| &*open.path == dir) {
+            open.touched = true;
+        }
+    }
+
+    /// Leaves the directories that `path` is not in.
+    fn close_dirs(&mut self, path: Option<&[u8]>) {
+        let inside = |dir: &[u8]| {
+            path.and_then(|p| p.strip_prefix(dir)).is_some_and(|rest| rest.first() == Some(&b'/'))
+        };
+        while let Some(dir) = self.open.pop_if(|dir| !inside(&dir.path)) {
+            if dir.touched {
+                self.memory += KEPT + dir.path.len() as u64;
+                self.finish.push(dir);
+            }
+        }
+    }
+
+    fn write_metadata(&mut self, list: &[u8]) -> Result<(), TransferError> {
+        self.root.remove_all(METADATA_FILE)?;
+        Ok(self.root.write_file(METADATA_FILE, list, 0o644)?)
+    }
+}
+
+/// The announced entries, checked, one at a time.
+struct Source {
+    announced: Announced,
+    batch: std::vec::IntoIter<Option<Box<Stat>>>,
+    peeked: Option<Next>,
+    ended: bool,
+    validator: Validator,
+    count: u32,
+    options: ReceiveOptions,
+    /// Every announced entry, when only metadata is transferred.
+    metadata: Option<BytesMut>,
+    /// Directories that are not made until something in them is wanted.
+    parents: Vec<Next>,
+    ready: std::collections::VecDeque<Next>,
+}
+
+impl Source {
+    fn new(announced: Announced, options: &ReceiveOptions) -> Self {
+        Self {
+            announced,
+            batch: Vec::new().into_iter(),
+            peeked: None,
+            ended: false,
+            validator: Validator::new(options.limits),
+            count: 0,
+            options: options.clone(),
+            metadata: options.metadata_only.is_some().then(BytesMut::new),
+            parents: Vec::new(),
+            ready: std::collections::VecDeque::new(),
+        }
+    }
+
+    fn peek(&mut self) -> Result<Option<&Next>, TransferError> {
+        if self.peeked.is_none() {
+            self.peeked = self.fetch()?;
+        }
+        Ok(self.peeked.as_ref())
+    }
+
+    fn next(&mut self) -> Result<Option<Next>, TransferError> {
+        match self.peeked.take() {
+            Some(next) => Ok(Some(next)),
+            None => self.fetch(),
+        }
+    }
+
+    fn fetch(&mut self) -> Result<Option<Next>, TransferError> {
+        loop {
+            if let Some(next) = self.ready.pop_front() {
+                return Ok(Some(next));
+            }
+            let Some(stat) = self.receive()? else { return Ok(None) };
+            let Some(next) = self.accept(stat)? else { continue };
+            match self.options.metadata_only.clone() {
+                None => return Ok(Some(next)),
+                Some(wanted) => self.sort_out(next, &*wanted)?,
+            }
+        }
+    }
+
+    fn receive(&mut self) -> Result<Option<Box<Stat>>, TransferError> {
+        loop {
+            if self.ended {
+                return Ok(None);
+            }
+            match self.batch.next() {
+                Some(Some(stat)) => return Ok(Some(stat)),
+                Some(None) => {
+                    self.ended = true;
+                    if self.batch.next().is_some() {
+                        return Err(TransferError::Unexpected("an entry after the end of the walk"));
+                    }
+                }
+                None => match self.announced.blocking_recv() {
+                    Some(batch) => self.batch = batch.into_iter(),
+                    None => return Err(TransferError::Stopped),
+                },
+            }
+        }
+    }
+
+    fn accept(&mut self, mut stat: Box<Stat>) -> Result<Option<Next>, TransferError> {
+        let id = self.count;
+        self.count =
+            id.checked_add(1).ok_or(TransferError::Limit { what: "entries", limit: u32::MAX.into() })?;
+        let kind = self.validator.accept(&stat)?;
+        if self.metadata.is_some() && &stat.path[..] == METADATA_FILE.as_bytes() {
+            return Ok(None);
+        }
+        if let Some((uid, gid)) = self.options.owner {
+            (stat.uid, stat.gid) = (uid, gid);
+        }
+        Ok(Some(Next { id, kind, stat }))
+    }
+
+    /// Notes the entry; only if it is wanted it is made, with the directories above it.
+    fn sort_out(&mut self, next: Next, wanted: &dyn Fn(&Path) -> bool) -> Result<(), TransferError> {
+        let path = next.stat.path.clone();
+        if let Some(list) = &mut self.metadata {
+            let limit = self.options.limits.memory;
+            list.put_u32_le(u32::try_from(next.stat.encoded_len()).unwrap_or(u32::MAX));
+            next.stat.encode(list).map_err(|_| TransferError::Limit { what: "bytes of metadata", limit })?;
+            if list.len() as u64 > limit {
+                return Err(TransferError::Limit { what: "bytes of metadata", limit });
+            }
+        }
+        let inside = |dir: &[u8]| path.strip_prefix(dir).is_some_and(|rest| rest.first() == Some(&b'/'));
+        while self.parents.pop_if(|dir| !inside(&dir.stat.path)).is_some() {}
+        if wanted(next.stat.path()) {
+            self.ready.extend(self.parents.drain(..));
+            self.ready.push_back(next);
+        } else if next.kind == Kind::Dir {
+            self.parents.push(next);
+        }
+        Ok(())
+    }
+}

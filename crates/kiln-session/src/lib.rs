@@ -1,0 +1,41 @@
+//! Sessions: calls from the daemon back to the client, and the file transfer protocol.
+//!
+//! A session is a gRPC connection whose roles are turned round: it runs inside the byte stream of one
+//! `Control.Session` call, the client serves and the daemon calls (spec wire.md section 4). The daemon keeps its
+//! sessions in a [`SessionManager`] and calls through [`Session`]; a client builds a [`Server`] and runs it.
+//! [`fsutil`] is the protocol in which trees of files travel over it, in both directions.
+
+mod codec;
+mod connection;
+mod error;
+pub mod fsutil;
+mod headers;
+mod health;
+mod manager;
+mod pipe;
+mod raw;
+mod server;
+mod session;
+
+pub use connection::Connection;
+pub use error::SessionError;
+pub use headers::{SessionHeaders, decode_values, encode_values};
+pub use health::HealthPolicy;
+pub use manager::{Lookup, SessionManager};
+pub use pipe::{BytesPipe, DEFAULT_CHUNK};
+pub use raw::{FileSend, FileSync, Incoming, RawStream, Role, SendTarget};
+pub use server::Server;
+pub use session::{ByteUpload, Credentials, DirectoryRequest, FileRequest, Session, Token, TokenRequest};
+
+/// HTTP/2 stream window, in bytes.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// HTTP/2 connection window, in bytes.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Largest HTTP/2 frame we accept, in bytes: fewer, larger frames for file data.
+const FRAME_SIZE: u32 = 64 << 10;
+/// Largest header list we accept, in bytes. Ignore files travel in headers, so the usual 16 KiB would not do;
+/// this is the limit of the Go implementation.
+const HEADER_LIST: u32 = 16 << 20;
+
+#[cfg(test)]
+mod tests;

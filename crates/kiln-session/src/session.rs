@@ -1,0 +1,395 @@
+//! Typed calls to one client.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use ed25519_dalek::{Signature, VerifyingKey};
+use kiln_proto::filesync::auth_client::AuthClient;
+use kiln_proto::filesync::{
+    CredentialsRequest, FetchTokenRequest, GetTokenAuthorityRequest, VerifyTokenAuthorityRequest,
+};
+use kiln_proto::secrets::GetSecretRequest;
+use kiln_proto::secrets::secrets_client::SecretsClient;
+use kiln_proto::ssh::CheckAgentRequest;
+use kiln_proto::ssh::ssh_client::SshClient;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::{MetadataKey, MetadataMap};
+use tonic::{Code, Status};
+
+use crate::connection::{Connection, origin};
+use crate::headers::{encode_values, insert};
+use crate::raw::{self, RawStream};
+use crate::{BytesPipe, SessionError, SessionHeaders};
+
+pub use crate::raw::ByteUpload;
+
+/// Limit for questions about credentials; a helper on the client may ask a person.
+const AUTH_TIMEOUT: Duration = Duration::from_secs(60);
+/// Client name in token requests made on our behalf.
+const TOKEN_CLIENT: &str = "buildkit-client";
+/// Largest secret that is believed, in bytes; clients enforce the same.
+const MAX_SECRET: usize = 500 << 10;
+
+/// One client that can be called. Cheap to clone; calls fail once the session has ended.
+#[derive(Clone, Debug)]
+pub struct Session(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    headers: SessionHeaders,
+    connection: Connection,
+    ended: CancellationToken,
+    reason: OnceLock<String>,
+}
+
+/// A user name and secret for a registry. An empty user with a secret means that the secret is a refresh token;
+/// both empty mean anonymous.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// Empty for tokens.
+    pub username: String,
+    /// Password or refresh token.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// What a bearer token is wanted for, as a registry's challenge says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenRequest {
+    /// Registry host, as the client knows it.
+    pub host: String,
+    /// Address of the token server.
+    pub realm: String,
+    /// Service name of the challenge.
+    pub service: String,
+    /// Scopes such as `repository:a:pull`.
+    pub scopes: Vec<String>,
+}
+
+/// A bearer token that the client fetched.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    /// The value of the `Authorization: Bearer` header.
+    pub token: String,
+    /// How long it is valid; 60 s if the server did not say.
+    pub lifetime: Duration,
+    /// When the server made it.
+    pub issued: Option<SystemTime>,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token").field("lifetime", &self.lifetime).finish_non_exhaustive()
+    }
+}
+
+/// Which part of which local directory is wanted (`FileSync.DiffCopy`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DirectoryRequest {
+    /// Local name, such as `context`.
+    pub name: String,
+    /// Patterns of wanted paths; none means all.
+    pub include: Vec<String>,
+    /// Patterns of unwanted paths, in ignore file syntax.
+    pub exclude: Vec<String>,
+    /// Paths whose symlink chains are wanted too.
+    pub follow_paths: Vec<String>,
+}
+
+/// Where exported files go (`FileSend.DiffCopy`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileRequest {
+    /// Index of the exporter in the build request.
+    pub exporter: usize,
+    /// All platforms come in this one transfer, so that the client may delete what is not in it.
+    pub multi_platform: bool,
+    /// Response keys of the export, for the client to name its file by.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Session {
+    pub(crate) fn new(headers: SessionHeaders, connection: Connection) -> Self {
+        let (ended, reason) = (CancellationToken::new(), OnceLock::new());
+        Self(Arc::new(Shared { headers, connection, ended, reason }))
+    }
+
+    /// The id that the client chose.
+    pub fn id(&self) -> &str {
+        &self.0.headers.id
+    }
+
+    /// Identifies the client's directory for incremental transfers.
+    pub fn shared_key(&self) -> &str {
+        &self.0.headers.shared_key
+    }
+
+    /// Whether the client serves `/service/Method`.
+    pub fn supports(&self, method: &str) -> bool {
+        self.0.headers.supports(method)
+    }
+
+    /// The transport, for services that have no typed call here.
+    pub fn connection(&self) -> Connection {
+        self.0.connection.clone()
+    }
+
+    /// Whether the client is gone.
+    pub fn has_ended(&self) -> bool {
+        self.0.ended.is_cancelled()
+    }
+
+    /// Resolves when the client is gone.
+    pub async fn ended(&self) {
+        self.0.ended.cancelled().await;
+    }
+
+    pub(crate) fn end(&self, reason: &str) {
+        let _ = self.0.reason.set(reason.to_string());
+        self.0.ended.cancel();
+    }
+
+    /// User name and secret for a registry host; empty ones if the client does not share any.
+    pub async fn credentials(&self, host: &str) -> Result<Credentials, SessionError> {
+        let mut client = AuthClient::with_origin(self.connection(), origin());
+        let request = CredentialsRequest { host: host.to_string() };
+        let call = timed(AUTH_TIMEOUT, client.credentials(request));
+        match self.call(format!("credentials for {host}"), call).await {
+            Ok(r) => Ok(Credentials { username: r.username, secret: r.secret }),
+            Err(e) if e.code() == Code::Unimplemented => Ok(Credentials::default()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Lets the client fetch a bearer token, so that its secret stays with it.
+    pub async fn fetch_token(&self, request: &TokenRequest) -> Result<Token, SessionError> {
+        let mut client = AuthClient::with_origin(self.connection(), origin());
+        let wire = FetchTokenRequest {
+            client_id: TOKEN_CLIENT.to_string(),
+            host: request.host.clone(),
+            realm: request.realm.clone(),
+            service: request.service.clone(),
+            scopes: request.scopes.clone(),
+        };
+        let call = timed(AUTH_TIMEOUT, client.fetch_token(wire));
+        let answer = self.call(format!("token for {}", request.host), call).await?;
+        let seconds = |n: i64| u64::try_from(n).ok().filter(|n| *n > 0).map(Duration::from_secs);
+        Ok(Token {
+            token: answer.token,
+            lifetime: seconds(answer.expires_in).unwrap_or(Duration::from_secs(60)),
+            issued: seconds(answer.issued_at).and_then(|d| SystemTime::UNIX_EPOCH.checked_add(d)),
+        })
+    }
+
+    /// The public key that stands for the client's credentials at `host`; none if the client does not fetch tokens
+    /// itself. `salt` is random per daemon start.
+    pub async fn token_authority(&self, host: &str, salt: &[u8]) -> Result<Option<[u8; 32]>, SessionError> {
+        let mut client = AuthClient::with_origin(self.connection(), origin());
+        let request = GetTokenAuthorityRequest { host: host.to_string(), salt: salt.to_vec() };
+        let what = format!("token authority for {host}");
+        let call = timed(AUTH_TIMEOUT, client.get_token_authority(request));
+        match self.call(what.clone(), call).await {
+            Ok(answer) => match answer.public_key.try_into() {
+                Ok(key) => Ok(Some(key)),
+                Err(key) => {
+                    let text = format!("invalid pubkey length {}", Vec::len(&key));
+                    Err(SessionError::call(what, Status::invalid_argument(text)))
+                }
+            },
+            Err(e) if matches!(e.code(), Code::Unimplemented | Code::Unavailable) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Whether this client holds the credentials behind `authority`, a key that [`Session::token_authority`] gave
+    /// for any session with the same `salt`.
+    pub async fn holds_authority(
+        &self,
+        host: &str,
+        salt: &[u8],
+        authority: &[u8; 32],
+    ) -> Result<bool, SessionError> {
+        let payload: [u8; 32] = rand::random();
+        let mut client = AuthClient::with_origin(self.connection(), origin());
+        let request = VerifyTokenAuthorityRequest {
+            host: host.to_string(),
+            payload: payload.to_vec(),
+            salt: salt.to_vec(),
+        };
+        let call = timed(AUTH_TIMEOUT, client.verify_token_authority(request));
+        match self.call(format!("verify token authority for {host}"), call).await {
+            Ok(answer) => Ok(is_signed(&answer.signed, &payload, authority)),
+            Err(e) if e.code() == Code::Unimplemented => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The bytes of a secret.
+    pub async fn get_secret(&self, id: &str) -> Result<Vec<u8>, SessionError> {
+        let mut client = SecretsClient::with_origin(self.connection(), origin());
+        let request = GetSecretRequest { id: id.to_string(), ..Default::default() };
+        match self.call(format!("secret {id}"), client.get_secret(request)).await {
+            Ok(answer) if answer.data.len() > MAX_SECRET => {
+                let text = format!("invalid secret size {}", answer.data.len());
+                Err(SessionError::call(format!("secret {id}"), Status::invalid_argument(text)))
+            }
+            Ok(answer) => Ok(answer.data),
+            Err(e) if matches!(e.code(), Code::Unimplemented | Code::NotFound) => {
+                Err(SessionError::SecretNotFound(id.to_string()))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Fails if the client does not forward the ssh agent `id`; empty means `default`.
+    pub async fn check_ssh(&self, id: &str) -> Result<(), SessionError> {
+        let mut client = SshClient::with_origin(self.connection(), origin());
+        let request = CheckAgentRequest { id: id.to_string() };
+        self.call(format!("ssh agent {id:?}"), client.check_agent(request)).await.map(drop)
+    }
+
+    /// One connection to the client's ssh agent.
+    pub fn forward_ssh(&self, id: &str) -> Result<BytesPipe, SessionError> {
+        let mut metadata = MetadataMap::new();
+        insert(&mut metadata, "buildkit.ssh.id", id)?;
+        Ok(raw::call(self.connection(), raw::FORWARD_AGENT, metadata).into_pipe())
+    }
+
+    /// Reads what the client serves at `http://<host><path>`, such as a context from its standard input.
+    pub fn pull_upload(&self, host: &str, path: &str) -> Result<BytesPipe, SessionError> {
+        let mut metadata = MetadataMap::new();
+        insert(&mut metadata, "urlpath", path)?;
+        insert(&mut metadata, "urlhost", host)?;
+        Ok(raw::call(self.connection(), raw::PULL, metadata).into_pipe())
+    }
+
+    /// Opens a transfer of a local directory to us; see [`crate::fsutil::receive`].
+    pub fn diff_copy(&self, request: &DirectoryRequest) -> Result<RawStream, SessionError> {
+        self.require(raw::FILE_SYNC)?;
+        let mut metadata = MetadataMap::new();
+        encode_values(&mut metadata, "dir-name", std::slice::from_ref(&request.name))?;
+        encode_values(&mut metadata, "include-patterns", &request.include)?;
+        encode_values(&mut metadata, "exclude-patterns", &request.exclude)?;
+        encode_values(&mut metadata, "followpaths", &request.follow_paths)?;
+        Ok(raw::call(self.connection(), raw::FILE_SYNC, metadata))
+    }
+
+    /// Opens a transfer of files to the client; see [`crate::fsutil::send`].
+    pub fn send_files(&self, request: &FileRequest) -> Result<RawStream, SessionError> {
+        self.require(raw::FILE_SEND)?;
+        Ok(raw::call(self.connection(), raw::FILE_SEND, file_metadata(request)?))
+    }
+
+    /// Opens a transfer of one archive to the client. Call [`ByteUpload::finish`] at the end.
+    pub fn send_bytes(&self, request: &FileRequest) -> Result<ByteUpload, SessionError> {
+        self.require(raw::FILE_SEND)?;
+        Ok(raw::call(self.connection(), raw::FILE_SEND, file_metadata(request)?).into_upload())
+    }
+
+    fn require(&self, method: &str) -> Result<(), SessionError> {
+        match self.supports(method) {
+            true => Ok(()),
+            false => Err(SessionError::Unsupported(method.to_string())),
+        }
+    }
+
+    async fn call<T>(
+        &self,
+        call: String,
+        answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, SessionError> {
+        let answer = tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = self.ended() => Err(Status::unavailable("session ended")),
+        };
+        match answer {
+            Ok(response) => Ok(response.into_inner()),
+            Err(_) if self.has_ended() => {
+                let reason = self.0.reason.get().map_or("the client hung up", String::as_str);
+                Err(SessionError::Closed { call, reason: reason.to_string() })
+            }
+            Err(status) => Err(SessionError::call(call, status)),
+        }
+    }
+}
+
+async fn timed<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            Err(Status::deadline_exceeded(format!("no answer from the client in {} s", limit.as_secs())))
+        }
+    }
+}
+
+fn file_metadata(request: &FileRequest) -> Result<MetadataMap, SessionError> {
+    let mut metadata = MetadataMap::new();
+    insert(&mut metadata, raw::EXPORTER_ID, &request.exporter.to_string())?;
+    if request.multi_platform {
+        insert(&mut metadata, raw::MULTI_PLATFORM, "1")?;
+    }
+    for (key, value) in &request.metadata {
+        // Keys and values come from frontends; what a header cannot carry is left out.
+        let name =
+            MetadataKey::from_bytes(format!("{}{key}", raw::RESPONSE_PREFIX).to_ascii_lowercase().as_bytes());
+        if let (Ok(name), Ok(value)) = (name, value.parse()) {
+            metadata.insert(name, value);
+        }
+    }
+    Ok(metadata)
+}
+
+/// NaCl `sign`: the signature, then the message.
+fn is_signed(signed: &[u8], payload: &[u8; 32], key: &[u8; 32]) -> bool {
+    let Some((signature, message)) = signed.split_first_chunk::<64>() else { return false };
+    let Ok(key) = VerifyingKey::from_bytes(key) else { return false };
+    message == payload && key.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ed25519_dalek::{Signer, SigningKey};
+
+    #[test]
+    fn an_authority_is_proven_by_a_signature_over_our_payload() {
+        let key = SigningKey::from_bytes(&[3; 32]);
+        let public = key.verifying_key().to_bytes();
+        let payload = [9; 32];
+        let signed = [key.sign(&payload).to_bytes().as_slice(), &payload].concat();
+        assert!(is_signed(&signed, &payload, &public));
+        assert!(!is_signed(&signed, &[8; 32], &public));
+        assert!(!is_signed(&signed[..63], &payload, &public));
+        assert!(!is_signed(&signed, &payload, &SigningKey::from_bytes(&[4; 32]).verifying_key().to_bytes()));
+    }
+
+    #[test]
+    fn secrets_do_not_show_in_debug_output() {
+        let c = Credentials { username: "u".into(), secret: "canary".into() };
+        let t = Token { token: "canary".into(), lifetime: Duration::ZERO, issued: None };
+        assert!(!format!("{c:?}{t:?}").contains("canary"));
+    }
+
+    #[test]
+    fn response_keys_travel_as_headers() {
+        let request = FileRequest {
+            exporter: 2,
+            multi_platform: true,
+            metadata: [("image.name", "a/b"), ("bad\nkey", "x"), ("k", "bad\nvalue")]
+                .map(|(k, v)| (k.to_string(), v.to_string()))
+                .into(),
+        };
+        let map = file_metadata(&request).unwrap();
+        assert_eq!(map.get("exporter-md-image.name").unwrap(), "a/b");
+        assert_eq!(map.get("buildkit-attachable-exporter-id").unwrap(), "2");
+        assert_eq!(map.get("buildkit-exporter-multi-platform").unwrap(), "1");
+        assert_eq!(map.len(), 3);
+    }
+}

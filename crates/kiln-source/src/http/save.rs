@@ -1,0 +1,101 @@
+//! A download as a snapshot with one file.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use kiln_digest::{Digest, HashingWriter};
+use kiln_fs::FileTime;
+use kiln_snapshot::{ActiveSnapshot, Mounted, NewRef, Snapshot, Snapshots};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::{HttpId, date};
+use crate::blocking::blocking;
+use crate::{Result, SourceError};
+
+const DEFAULT_PERM: u32 = 0o600;
+/// Pieces between network and disk.
+const QUEUE: usize = 32;
+
+/// Receives the bytes of one download; dropped unfinished, it leaves nothing.
+pub(super) struct Save {
+    pieces: mpsc::Sender<Bytes>,
+    written: JoinHandle<Result<Written>>,
+}
+
+/// The mount goes before what it is of.
+struct Written {
+    mounted: Mounted,
+    active: ActiveSnapshot,
+    digest: Digest,
+}
+
+impl Save {
+    pub(super) async fn begin(snapshots: &Snapshots, id: &HttpId, name: &str) -> Result<Self> {
+        let (snapshots, id, name) = (snapshots.clone(), id.clone(), name.to_string());
+        let (pieces, mut queue) = mpsc::channel::<Bytes>(QUEUE);
+        let written = tokio::task::spawn_blocking(move || {
+            let active = snapshots.new_active(None, NewRef::regular(format!("http url {}", id.display())))?;
+            let mounted = active.mount()?;
+            let root = mounted.root();
+            let perm = if id.perm == 0 { DEFAULT_PERM } else { id.perm & 0o777 };
+            let step = || SourceError::io(format!("write {name}"));
+            let mut out = HashingWriter::new(root.create_file(&name, perm)?);
+            while let Some(piece) = queue.blocking_recv() {
+                out.write_all(&piece).map_err(step())?;
+            }
+            let (file, digest, _) = out.finish();
+            drop(file);
+            root.chmod(&name, perm)?;
+            if (id.uid, id.gid) != (0, 0) {
+                root.chown(&name, id.uid, id.gid)?;
+            }
+            Ok(Written { active, mounted, digest })
+        });
+        Ok(Self { pieces, written })
+    }
+
+    /// Takes the next piece.
+    pub(super) async fn write(&mut self, piece: Bytes) -> Result<()> {
+        if self.pieces.send(piece).await.is_ok() {
+            return Ok(());
+        }
+        // The writer gave up; it says why.
+        match (&mut self.written).await {
+            Ok(Err(e)) => Err(e),
+            _ => Err(lost()),
+        }
+    }
+
+    /// Ends the file. `expected` is checked before anything becomes visible.
+    pub(super) async fn finish(
+        self,
+        id: &HttpId,
+        name: &str,
+        modified: Option<Timestamp>,
+        expected: Option<Digest>,
+    ) -> Result<(Digest, Snapshot)> {
+        drop(self.pieces);
+        let written = self.written.await.map_err(|_| lost())??;
+        if let Some(expected) = expected.filter(|e| *e != written.digest) {
+            return Err(SourceError::Digest { url: id.display(), found: written.digest, expected });
+        }
+        let name = name.to_string();
+        blocking(move || {
+            let Written { active, mounted, digest } = written;
+            let time = modified.map_or(FileTime::EPOCH, |t| date::system_time(t).into());
+            mounted.root().utimens(&name, time, time)?;
+            drop(mounted);
+            Ok((digest, active.commit()?))
+        })
+        .await
+    }
+}
+
+fn lost() -> SourceError {
+    SourceError::Io {
+        step: "write download".to_string(),
+        source: std::io::Error::other("the writing thread ended"),
+    }
+}

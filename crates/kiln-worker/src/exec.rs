@@ -1,0 +1,166 @@
+//! Exec: one process in a sandbox, on mounts made of snapshots.
+
+mod mounts;
+mod output;
+
+use crate::env::environment;
+use crate::hosts::{hosts_file, resolv_conf};
+use crate::result::Ref;
+use crate::stubs::Stubs;
+use crate::{Cx, Inner, Worker};
+use kiln_fs::users;
+use kiln_llb::errdefs::{BuildError, Code, Detail};
+use kiln_llb::{ExecOp, LinuxResources, NetMode, SecurityMode, Vertex};
+use kiln_sandbox::{
+    ExitStatus, MountKind, Network, ProcessSpec, Resources, SandboxError, SandboxMount, Security, Ulimit,
+};
+use mounts::Prepared;
+use std::path::PathBuf;
+
+/// The hostname of steps that name none.
+const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
+/// Largest `/etc/passwd` or `/etc/group` that is read is the limit of [`kiln_fs::users`].
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
+
+/// Runs the step and commits its outputs.
+pub(crate) async fn exec(
+    worker: &Worker,
+    cx: &Cx,
+    vertex: &Vertex,
+    op: &ExecOp,
+    inputs: Vec<Ref>,
+) -> Result<Vec<Ref>, BuildError> {
+    let inner = &worker.0;
+    if let Some(device) = op.cdi_devices.iter().find(|d| !d.optional) {
+        return Err(BuildError::new(
+            Code::Unimplemented,
+            format!("device {} requested: CDI devices are not supported", device.name),
+        ));
+    }
+    let mut prepared = Prepared::new(worker, cx, op, &inputs).await?;
+    let names = prepared.sandbox_paths().chain([RESOLV_CONF, HOSTS]);
+    let stubs = Stubs::note(prepared.root().root(), names, op.meta.remove_mount_stubs_recursive);
+    let spec = spec(inner, cx, vertex, op, &mut prepared).await?;
+    let ended = run(inner, cx, spec).await;
+    stubs.remove(prepared.root().root());
+    check(op, ended)?;
+    prepared.commit().await
+}
+
+async fn spec(
+    inner: &Inner,
+    cx: &Cx,
+    vertex: &Vertex,
+    op: &ExecOp,
+    prepared: &mut Prepared,
+) -> Result<ProcessSpec, BuildError> {
+    let meta = &op.meta;
+    let root = prepared.root().root();
+    let user = users::exec_user(root, &meta.user).map_err(|e| BuildError::msg(e.to_string()))?;
+    let hostname = if meta.hostname.is_empty() { DEFAULT_HOSTNAME } else { &meta.hostname };
+    let network = match op.network {
+        NetMode::None => Network::None,
+        NetMode::Default | NetMode::Host => Network::Host,
+    };
+    let extra = meta.extra_hosts.iter().map(|h| (h.host.as_str(), h.ip.as_str()));
+    let host_resolver = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+    let files = [
+        (RESOLV_CONF, resolv_conf(&host_resolver, &inner.dns, network == Network::Host)),
+        (HOSTS, hosts_file(hostname, extra)),
+    ];
+    let secrets = crate::secrets::environment(inner, cx, op).await?;
+    let id = format!("{}-{:08x}", vertex.digest.short(), rand::random::<u32>());
+    let args = meta.args.iter().map(Into::into).collect();
+    let mut spec = ProcessSpec::new(id, prepared.root().tree_fd().map_err(failed)?, args);
+    spec.read_only_root = prepared.read_only_root;
+    spec.mounts = files.into_iter().map(|(dest, text)| plain_file(dest, text)).collect();
+    spec.mounts.append(&mut prepared.sandbox);
+    spec.env = environment(meta, secrets).into_iter().map(Into::into).collect();
+    spec.cwd = PathBuf::from(&meta.cwd);
+    (spec.uid, spec.gid, spec.additional_gids) = (user.uid, user.gid, user.additional_gids);
+    spec.hostname = hostname.to_string();
+    spec.network = network;
+    spec.security = match op.security {
+        SecurityMode::Sandbox => Security::Sandbox,
+        SecurityMode::Insecure => Security::Insecure,
+    };
+    spec.ulimits =
+        meta.ulimits.iter().map(|u| Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard }).collect();
+    spec.resources = vertex.metadata.linux_resources.as_ref().map(resources).unwrap_or_default();
+    let parent = Some(meta.cgroup_parent.clone()).filter(|p| !p.is_empty());
+    spec.cgroup_parent = parent.or_else(|| inner.cgroup_parent.clone());
+    Ok(spec)
+}
+
+fn plain_file(dest: &str, text: String) -> SandboxMount {
+    let kind = MountKind::File { contents: text.into_bytes(), mode: 0o644, uid: 0, gid: 0 };
+    SandboxMount { dest: dest.into(), kind }
+}
+
+fn resources(r: &LinuxResources) -> Resources {
+    let some = |n: i64| Some(n).filter(|n| *n != 0);
+    let text = |t: &str| Some(t.to_string()).filter(|t| !t.is_empty());
+    Resources {
+        memory: some(r.memory),
+        memory_swap: some(r.memory_swap),
+        cpu_shares: Some(r.cpu_shares).filter(|n| *n != 0),
+        cpu_quota: some(r.cpu_quota),
+        cpu_period: Some(r.cpu_period).filter(|n| *n != 0),
+        cpuset_cpus: text(&r.cpuset_cpus),
+        cpuset_mems: text(&r.cpuset_mems),
+        pids: None,
+    }
+}
+
+/// Runs to the end, passing output on as it comes. Cancellation kills every process of the step.
+async fn run(inner: &Inner, cx: &Cx, spec: ProcessSpec) -> Result<ExitStatus, BuildError> {
+    let (stdio, mut output) =
+        output::pipes(cx).map_err(|e| failed(e).context("make pipes for the step's output"))?;
+    let process = inner.executor.run(spec, stdio).await.map_err(not_run)?;
+    let ended = tokio::select! {
+        ended = process.wait() => ended,
+        () = cx.cancel.cancelled() => {
+            process.kill(9).map_err(not_run)?;
+            process.wait().await
+        }
+    };
+    output.finish().await;
+    if cx.cancel.is_cancelled() {
+        return Err(BuildError::canceled());
+    }
+    ended.map_err(not_run)
+}
+
+/// The process never got to its own code.
+fn not_run(error: SandboxError) -> BuildError {
+    let failed = BuildError::msg(error.to_string());
+    match error {
+        SandboxError::Exec(e) => failed.wrap(Detail::ExitCode(e.exit_code().unsigned_abs())),
+        _ => failed,
+    }
+}
+
+/// Exit code 0, or one that the step allows.
+fn check(op: &ExecOp, ended: Result<ExitStatus, BuildError>) -> Result<(), BuildError> {
+    let result = match ended {
+        Ok(status) if op.meta.valid_exit_codes.is_empty() && status.success() => Ok(()),
+        Ok(status) if op.meta.valid_exit_codes.contains(&status.code()) => Ok(()),
+        Ok(status) => {
+            let code = status.code();
+            Err(BuildError::msg(format!("exit code: {code}")).wrap(Detail::ExitCode(code.unsigned_abs())))
+        }
+        Err(error) => Err(error),
+    };
+    result.map_err(|error| {
+        if error.is_canceled() {
+            return error;
+        }
+        error.context(format!("process {:?} did not complete successfully", op.meta.args.join(" ")))
+    })
+}
+
+/// Any failure of snapshots as the step's own.
+pub(crate) fn failed(error: impl std::fmt::Display) -> BuildError {
+    BuildError::msg(error.to_string())
+}

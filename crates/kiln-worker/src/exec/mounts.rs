@@ -1,0 +1,232 @@
+//! The mounts of a step: which snapshots are written, which are only read, which become results.
+
+use super::failed;
+use crate::result::Ref;
+use crate::ssh::{AgentSocket, Owner};
+use crate::{Cx, Worker};
+use kiln_llb::errdefs::{BuildError, Code};
+use kiln_llb::{CacheSharing, ExecOp, Mount, MountKind as Kind, SecretOpt, SshOpt};
+use kiln_sandbox::{MountKind, SandboxMount};
+use kiln_snapshot::{ActiveSnapshot, CacheMount, CacheMountSpec, Mounted, NewRef, RecordKind, Sharing};
+use std::path::Path;
+
+/// What is held while the step runs.
+pub(crate) struct Prepared {
+    root: Mounted,
+    /// The root is mounted read-only.
+    pub(crate) read_only_root: bool,
+    /// All but the root, in order.
+    pub(crate) sandbox: Vec<SandboxMount>,
+    outputs: Vec<Output>,
+    held: Held,
+}
+
+/// A future result.
+enum Output {
+    /// Written by the step.
+    Active(ActiveSnapshot),
+    /// Mounted read-only: the result is the input.
+    Same(Ref),
+}
+
+/// Kept until the step has ended, then let go without a result.
+#[derive(Default)]
+struct Held {
+    mounted: Vec<Mounted>,
+    actives: Vec<ActiveSnapshot>,
+    caches: Vec<CacheMount>,
+    sockets: Vec<AgentSocket>,
+}
+
+impl Prepared {
+    /// Mounts everything. Waits for locked cache mounts.
+    pub(crate) async fn new(
+        worker: &Worker,
+        cx: &Cx,
+        op: &ExecOp,
+        inputs: &[Ref],
+    ) -> Result<Self, BuildError> {
+        let mut b = Builder {
+            worker,
+            cx,
+            op,
+            inputs,
+            sandbox: Vec::new(),
+            outputs: Vec::new(),
+            held: Held::default(),
+        };
+        let mut root = None;
+        for mount in &op.mounts {
+            if mount.dest == "/" {
+                root = Some(b.root(mount)?);
+            } else {
+                b.add(mount).await?;
+            }
+        }
+        let (root, read_only_root) =
+            root.ok_or_else(|| BuildError::new(Code::InvalidArgument, "no root mount"))?;
+        Ok(Self { root, read_only_root, sandbox: b.sandbox, outputs: b.outputs, held: b.held })
+    }
+
+    /// The step's root.
+    pub(crate) fn root(&self) -> &Mounted {
+        &self.root
+    }
+
+    /// Where things are mounted.
+    pub(crate) fn sandbox_paths(&self) -> impl Iterator<Item = &str> {
+        self.sandbox.iter().filter_map(|m| m.dest.to_str())
+    }
+
+    /// Unmounts everything and makes the outputs snapshots.
+    pub(crate) async fn commit(self) -> Result<Vec<Ref>, BuildError> {
+        let Self { root, outputs, held, .. } = self;
+        let work = move || {
+            drop(root);
+            drop(held);
+            let commit = |o: Output| match o {
+                Output::Active(active) => active.commit().map(Ref::from).map_err(failed),
+                Output::Same(r) => Ok(r),
+            };
+            outputs.into_iter().map(commit).collect()
+        };
+        tokio::task::spawn_blocking(work).await.map_err(failed)?
+    }
+}
+
+struct Builder<'a> {
+    worker: &'a Worker,
+    cx: &'a Cx,
+    op: &'a ExecOp,
+    inputs: &'a [Ref],
+    sandbox: Vec<SandboxMount>,
+    outputs: Vec<Output>,
+    held: Held,
+}
+
+impl Builder<'_> {
+    fn input(&self, mount: &Mount) -> Result<Ref, BuildError> {
+        let Some(index) = mount.input else { return Ok(Ref::default()) };
+        let missing = || BuildError::new(Code::InvalidArgument, format!("missing input {index}"));
+        self.inputs.get(index).cloned().ok_or_else(missing)
+    }
+
+    fn active(&self, mount: &Mount, on: &Ref) -> Result<(ActiveSnapshot, Mounted), BuildError> {
+        let description = format!("mount {} from exec {}", mount.dest, self.op.meta.args.join(" "));
+        let active = self
+            .worker
+            .0
+            .snapshots
+            .new_active(on.snapshot(), NewRef::regular(description))
+            .map_err(failed)?;
+        let mounted = active.mount().map_err(failed)?;
+        Ok((active, mounted))
+    }
+
+    /// The root is always writable for the launcher, which makes mount points in it.
+    fn root(&mut self, mount: &Mount) -> Result<(Mounted, bool), BuildError> {
+        let input = self.input(mount)?;
+        let (active, mounted) = self.active(mount, &input)?;
+        match mount.output {
+            Some(_) => self.outputs.push(Output::Active(active)),
+            None => self.held.actives.push(active),
+        }
+        Ok((mounted, mount.readonly))
+    }
+
+    async fn add(&mut self, mount: &Mount) -> Result<(), BuildError> {
+        let kind = match &mount.kind {
+            Kind::Bind => Some(self.bind(mount)?),
+            Kind::Cache { id, sharing } => Some(self.cache(mount, id, *sharing).await?),
+            Kind::Tmpfs { size } => Some(MountKind::Tmpfs { size: size.filter(|s| *s != 0), mode: 0o1777 }),
+            Kind::Secret(secret) => self.secret(secret).await?,
+            Kind::Ssh(ssh) => self.ssh(ssh).await?,
+        };
+        if let Some(kind) = kind {
+            self.sandbox.push(SandboxMount { dest: mount.dest.clone().into(), kind });
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, mount: &Mount) -> Result<MountKind, BuildError> {
+        let input = self.input(mount)?;
+        let mounted = match (mount.output, mount.readonly, input.snapshot()) {
+            (Some(_), true, Some(snapshot)) => {
+                self.outputs.push(Output::Same(input.clone()));
+                self.view(snapshot)?
+            }
+            (Some(_), _, _) => {
+                let (active, mounted) = self.active(mount, &input)?;
+                self.outputs.push(Output::Active(active));
+                mounted
+            }
+            (None, true, Some(snapshot)) => self.view(snapshot)?,
+            (None, _, _) => {
+                let (active, mounted) = self.active(mount, &input)?;
+                self.held.actives.push(active);
+                mounted
+            }
+        };
+        self.part(mount, mounted)
+    }
+
+    fn view(&self, snapshot: &kiln_snapshot::Snapshot) -> Result<Mounted, BuildError> {
+        self.worker.0.snapshots.mount_view(snapshot).map_err(failed)
+    }
+
+    /// The selected path, resolved once below the mount's own root.
+    fn part(&mut self, mount: &Mount, mounted: Mounted) -> Result<MountKind, BuildError> {
+        let selector = Path::new("/").join(mount.selector.trim_start_matches('/'));
+        let fd = mounted.root().open_path(&selector, true);
+        let fd =
+            fd.map_err(|e| failed(e).context(format!("mount {} at {}", selector.display(), mount.dest)))?;
+        self.held.mounted.push(mounted);
+        Ok(MountKind::Bind { fd, read_only: mount.readonly })
+    }
+
+    async fn cache(
+        &mut self,
+        mount: &Mount,
+        id: &str,
+        sharing: CacheSharing,
+    ) -> Result<MountKind, BuildError> {
+        let input = self.input(mount)?;
+        let id = if id.is_empty() { &mount.dest } else { id };
+        let args = self.op.meta.args.join(" ");
+        let spec = CacheMountSpec {
+            key: id,
+            base: input.snapshot(),
+            sharing: match sharing {
+                CacheSharing::Shared => Sharing::Shared,
+                CacheSharing::Private => Sharing::Private,
+                CacheSharing::Locked => Sharing::Locked,
+            },
+            description: format!("cached mount {} from exec {args} with id \"{id}\"", mount.dest),
+            kind: RecordKind::CacheMount,
+        };
+        let cache = self.worker.0.snapshots.cache_mount(spec).await.map_err(failed)?;
+        let mounted = cache.mount().map_err(failed)?;
+        self.held.caches.push(cache);
+        self.part(mount, mounted)
+    }
+
+    async fn secret(&self, secret: &SecretOpt) -> Result<Option<MountKind>, BuildError> {
+        let found = crate::secrets::get(&self.worker.0, self.cx, &secret.id, secret.optional).await?;
+        let file =
+            |contents| MountKind::File { contents, mode: secret.mode, uid: secret.uid, gid: secret.gid };
+        Ok(found.map(file))
+    }
+
+    async fn ssh(&mut self, ssh: &SshOpt) -> Result<Option<MountKind>, BuildError> {
+        let id = if ssh.id.is_empty() { "default" } else { &ssh.id };
+        let Some(session) = crate::secrets::ssh_session(&self.worker.0, self.cx, id, ssh.optional).await?
+        else {
+            return Ok(None);
+        };
+        let owner = Owner { uid: ssh.uid, gid: ssh.gid, mode: ssh.mode };
+        let opened = AgentSocket::open(&self.worker.0.run_dir, session, id.to_string(), &owner);
+        let (socket, fd) = opened.map_err(|e| failed(e).context("make an ssh agent socket"))?;
+        self.held.sockets.push(socket);
+        Ok(Some(MountKind::Bind { fd, read_only: false }))
+    }
+}

@@ -1,0 +1,17 @@
+//! kiln: builds container images.
+
+mod daemon;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    // Before threads and runtime exist: this process may be the sandbox helper, or the daemon of its own build.
+    if let Some(code) = kiln_sandbox::helper_main(args.clone()) {
+        return ExitCode::from(u8::try_from(code).unwrap_or(1));
+    }
+    if let Err(code) = daemon::isolate_if_daemonless(&args) {
+        return code;
+    }
+    kiln_cli::run(args, kiln_cli::Hooks { run_daemon: daemon::run, in_process: daemon::in_process })
+}

@@ -1,0 +1,1 @@
+fn main() { println!("counted {}", itoa::Buffer::new().format(42)); }

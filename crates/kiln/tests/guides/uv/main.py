@@ -1,0 +1,2 @@
+import itsdangerous
+print("uv works")
