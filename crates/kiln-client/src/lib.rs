@@ -27,3 +27,6 @@ pub use providers::{
 };
 pub use request::{BuildRequest, CacheEntry, Export, LocalDir, Output, OutputWriter, Work};
 pub use solve::SolveResponse;
+
+#[cfg(test)]
+mod tests;

@@ -12,158 +12,158 @@ use std::time::Duration;
 /// The file. Fields are named as its keys.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Config {
+pub(crate) struct Config {
     /// State directory.
-    pub root: Option<PathBuf>,
+    pub(crate) root: Option<PathBuf>,
     /// Entitlements that clients may ask for.
     #[serde(rename = "insecure-entitlements")]
-    pub insecure_entitlements: Vec<String>,
+    pub(crate) insecure_entitlements: Vec<String>,
     /// `[log]`
-    pub log: Log,
+    pub(crate) log: Log,
     /// `[grpc]`
-    pub grpc: Grpc,
+    pub(crate) grpc: Grpc,
     /// `[dns]`
-    pub dns: Dns,
+    pub(crate) dns: Dns,
     /// `[system]`
-    pub system: System,
+    pub(crate) system: System,
     /// `[worker]`
-    pub worker: Workers,
+    pub(crate) worker: Workers,
     /// `[registry."host"]`
-    pub registry: BTreeMap<String, Registry>,
+    pub(crate) registry: BTreeMap<String, Registry>,
 }
 
 /// `[log]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Log {
+pub(crate) struct Log {
     /// `text` or `json`.
-    pub format: Option<String>,
+    pub(crate) format: Option<String>,
     /// Such as `info`.
-    pub level: Option<String>,
+    pub(crate) level: Option<String>,
 }
 
 /// `[grpc]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Grpc {
+pub(crate) struct Grpc {
     /// Listen addresses.
-    pub address: Vec<String>,
+    pub(crate) address: Vec<String>,
     /// Owner of the socket.
-    pub uid: Option<u32>,
+    pub(crate) uid: Option<u32>,
     /// Group of the socket.
-    pub gid: Option<u32>,
+    pub(crate) gid: Option<u32>,
 }
 
 /// `[dns]`: what steps see in `/etc/resolv.conf`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Dns {
+pub(crate) struct Dns {
     /// Addresses.
-    pub nameservers: Vec<String>,
+    pub(crate) nameservers: Vec<String>,
     /// Options.
-    pub options: Vec<String>,
+    pub(crate) options: Vec<String>,
     /// Search list.
-    pub search_domains: Vec<String>,
+    pub(crate) search_domains: Vec<String>,
 }
 
 /// `[system]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct System {
+pub(crate) struct System {
     /// Requests at a time to one registry.
-    pub max_registry_concurrency: Option<usize>,
+    pub(crate) max_registry_concurrency: Option<usize>,
 }
 
 /// `[worker]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Workers {
+pub(crate) struct Workers {
     /// `[worker.oci]`
-    pub oci: Worker,
+    pub(crate) oci: Worker,
 }
 
 /// `[worker.oci]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Worker {
+pub(crate) struct Worker {
     /// More labels of the worker.
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// `auto`, `overlayfs` or `native`.
-    pub snapshotter: Option<String>,
+    pub(crate) snapshotter: Option<String>,
     /// An OCI runtime to use instead of the embedded launcher.
-    pub binary: Option<String>,
+    pub(crate) binary: Option<String>,
     /// Steps at the same time; 0 is no limit. Guides write `maxParallelism`.
     #[serde(rename = "max-parallelism", alias = "maxParallelism")]
-    pub max_parallelism: Option<usize>,
+    pub(crate) max_parallelism: Option<usize>,
     /// Parent of the steps' cgroups.
-    pub default_cgroup_parent: Option<String>,
+    pub(crate) default_cgroup_parent: Option<String>,
     /// Collect garbage by itself.
-    pub gc: Option<bool>,
+    pub(crate) gc: Option<bool>,
     /// Old name of `reservedSpace`, used when none of the three is set.
     #[serde(alias = "gckeepstorage", alias = "gcKeepStorage")]
-    pub gc_keep_storage: Option<DiskSpace>,
+    pub(crate) gc_keep_storage: Option<DiskSpace>,
     /// Kept whatever its age.
-    pub reserved_space: Option<DiskSpace>,
+    pub(crate) reserved_space: Option<DiskSpace>,
     /// The cap.
-    pub max_used_space: Option<DiskSpace>,
+    pub(crate) max_used_space: Option<DiskSpace>,
     /// Left free on the disk.
-    pub min_free_space: Option<DiskSpace>,
+    pub(crate) min_free_space: Option<DiskSpace>,
     /// Replaces the default rules.
     #[serde(rename = "gcpolicy")]
-    pub gc_policy: Vec<GcPolicy>,
+    pub(crate) gc_policy: Vec<GcPolicy>,
 }
 
 /// `[[worker.oci.gcpolicy]]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct GcPolicy {
+pub(crate) struct GcPolicy {
     /// Internal and frontend records too.
-    pub all: bool,
+    pub(crate) all: bool,
     /// Any of these.
-    pub filters: Vec<String>,
+    pub(crate) filters: Vec<String>,
     /// Records used more recently stay.
-    pub keep_duration: Option<Seconds>,
+    pub(crate) keep_duration: Option<Seconds>,
     /// Old name of `reservedSpace`.
-    pub keep_bytes: Option<DiskSpace>,
+    pub(crate) keep_bytes: Option<DiskSpace>,
     /// Kept whatever its age.
-    pub reserved_space: Option<DiskSpace>,
+    pub(crate) reserved_space: Option<DiskSpace>,
     /// The cap.
-    pub max_used_space: Option<DiskSpace>,
+    pub(crate) max_used_space: Option<DiskSpace>,
     /// Left free on the disk.
-    pub min_free_space: Option<DiskSpace>,
+    pub(crate) min_free_space: Option<DiskSpace>,
 }
 
 /// `[registry."host"]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Registry {
+pub(crate) struct Registry {
     /// Asked first, in this order.
-    pub mirrors: Vec<String>,
+    pub(crate) mirrors: Vec<String>,
     /// Plain HTTP.
-    pub http: Option<bool>,
+    pub(crate) http: Option<bool>,
     /// No certificate checks.
-    pub insecure: Option<bool>,
+    pub(crate) insecure: Option<bool>,
     /// Certificates of authorities.
-    pub ca: Vec<PathBuf>,
+    pub(crate) ca: Vec<PathBuf>,
     /// Client certificates.
-    pub keypair: Vec<KeyPair>,
+    pub(crate) keypair: Vec<KeyPair>,
     /// Folders of certificates.
-    pub tlsconfigdir: Vec<PathBuf>,
+    pub(crate) tlsconfigdir: Vec<PathBuf>,
 }
 
 /// A client certificate.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct KeyPair {
+pub(crate) struct KeyPair {
     /// PEM file.
-    pub key: PathBuf,
+    pub(crate) key: PathBuf,
     /// PEM file.
-    pub cert: PathBuf,
+    pub(crate) cert: PathBuf,
 }
 
 /// An amount of disk: bytes, text with a binary unit, or a share of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DiskSpace {
+pub(crate) enum DiskSpace {
     /// Bytes.
     Bytes(u64),
     /// Percent of the disk.
@@ -172,7 +172,7 @@ pub enum DiskSpace {
 
 impl DiskSpace {
     /// In bytes, for a disk of `total` bytes (0: unknown). The rounding is BuildKit's.
-    pub fn bytes(self, total: u64) -> u64 {
+    pub(crate) fn bytes(self, total: u64) -> u64 {
         match self {
             Self::Bytes(n) => n,
             Self::Percent(_) if total == 0 => 2_000_000_000,
@@ -211,7 +211,7 @@ impl<'de> Deserialize<'de> for DiskSpace {
 
 /// A duration: Go's text form, or an integer in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seconds(pub Duration);
+pub(crate) struct Seconds(pub(crate) Duration);
 
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
@@ -229,7 +229,7 @@ fn invalid<E: serde::de::Error>(what: &str, value: &dyn fmt::Display) -> E {
 }
 
 /// Go's `time.ParseDuration`, without sign.
-pub fn go_duration(text: &str) -> Option<Duration> {
+pub(crate) fn go_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
@@ -284,7 +284,7 @@ impl<'de> Deserialize<'de> for IntOrText {
 
 /// Why a configuration file was refused.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// It exists but cannot be read.
     #[error("failed to read config {path}: {source}")]
     Read {
@@ -307,7 +307,7 @@ pub enum ConfigError {
 ///
 /// # Errors
 /// If it cannot be read or parsed.
-pub fn load(path: &Path) -> Result<(Config, Vec<String>), ConfigError> {
+pub(crate) fn load(path: &Path) -> Result<(Config, Vec<String>), ConfigError> {
     match std::fs::read_to_string(path) {
         Ok(text) => parse(&text).map_err(|message| ConfigError::Parse { path: path.into(), message }),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok((Config::default(), Vec::new())),

@@ -9,6 +9,7 @@ mod idle;
 mod listen;
 mod options;
 mod serve;
+mod watched;
 mod wire;
 
 pub use options::{DEFAULT_CONFIG, Options, OptionsError};

@@ -5,6 +5,7 @@ use crate::health::HealthService;
 use crate::idle::Activity;
 use crate::listen::{self, ListenError, Listener};
 use crate::options::{Options, OptionsError, Settings};
+use crate::watched::Watched;
 use futures::stream::{self, StreamExt};
 use kiln_engine::{Engine, EngineError};
 use kiln_proto::MAX_MESSAGE_SIZE;
@@ -193,9 +194,11 @@ impl InProcess {
         let lock = lock(&self.settings.engine.root)?;
         let engine = Engine::open(self.settings.engine).await?;
         let router = router(&engine, &Activity::new());
-        let incoming = stream::once(async { Ok::<_, std::io::Error>(stream) });
+        let (stream, gone) = Watched::new(stream);
+        // Serving would end with the last connection that comes; it must end with this one instead.
+        let incoming = stream::once(async { Ok::<_, std::io::Error>(stream) }).chain(stream::pending());
         tokio::spawn(async move {
-            if let Err(error) = router.serve_with_incoming(incoming.boxed()).await {
+            if let Err(error) = router.serve_with_incoming_shutdown(incoming.boxed(), gone.cancelled_owned()).await {
                 tracing::warn!(%error, "serve");
             }
             let _ = tokio::time::timeout(STOP_LIMIT, engine.close()).await;

@@ -4,11 +4,13 @@ use crate::Engine;
 use crate::hub::{Hub, Synthetic};
 use crate::refs::Refs;
 use async_trait::async_trait;
+use kiln_fs::Root;
 use kiln_frontend::{Host, RefId, ResolveOpt, ResolvedImage, SolveOpt, Warning};
 use kiln_llb::Definition;
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_oci::Platform;
 use kiln_progress::{LineRange, SourceFile};
+use std::io::Read;
 
 /// Largest file that a frontend may read without saying how much.
 const READ_LIMIT: u64 = 16 << 20;
@@ -51,13 +53,7 @@ impl Host for BuildHost<'_> {
         let (snapshots, path) = (self.engine.snapshots().clone(), path.to_string());
         let work = move || {
             let mounted = snapshots.mount_view(&snapshot).map_err(|e| BuildError::msg(e.to_string()))?;
-            mounted.root().read(&path, limit.unwrap_or(READ_LIMIT)).map_err(|e| {
-                if e.is_not_found() {
-                    BuildError::new(Code::NotFound, format!("open {path}: no such file or directory"))
-                } else {
-                    BuildError::msg(e.to_string())
-                }
-            })
+            read(mounted.root(), &path, limit)
         };
         tokio::task::spawn_blocking(work).await.map_err(|e| BuildError::msg(e.to_string()))?
     }
@@ -81,4 +77,17 @@ impl Host for BuildHost<'_> {
     fn session_id(&self) -> &str {
         self.session
     }
+}
+
+/// The whole file, or its first `limit` bytes.
+fn read(root: &Root, path: &str, limit: Option<u64>) -> Result<Vec<u8>, BuildError> {
+    let failed = |e: kiln_fs::Error| match e.is_not_found() {
+        true => BuildError::new(Code::NotFound, format!("open {path}: no such file or directory")),
+        false => BuildError::msg(e.to_string()),
+    };
+    let Some(limit) = limit else { return root.read(path, READ_LIMIT).map_err(failed) };
+    let mut out = Vec::new();
+    let file = root.open_file(path).map_err(failed)?;
+    file.take(limit).read_to_end(&mut out).map_err(|e| BuildError::msg(format!("read {path}: {e}")))?;
+    Ok(out)
 }

@@ -5,7 +5,9 @@ use kiln_digest::Digest;
 use kiln_progress::{LogChunk, ProgressGroup, StatusUpdate, Update, VertexUpdate, Warning};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// How much output of a step is kept and sent (spec llb-and-solver.md section 6).
 #[derive(Clone, Copy, Debug)]
@@ -136,35 +138,45 @@ pub struct Follower {
 const MAX_BATCH: usize = 256;
 /// Likewise for bytes of output.
 const MAX_BATCH_BYTES: usize = 1 << 20;
+/// How long news are gathered before they are passed on.
+const GATHER: Duration = Duration::from_millis(25);
 
 impl Follower {
-    /// The next news, several batches joined; `None` when the build has ended and all is read.
+    /// The next news; `None` when the build has ended and all is read. What is said within a moment comes together, so
+    /// that a reader shows states and not every change between them.
     pub async fn next(&mut self) -> Option<Update> {
         let hub = self.hub.clone();
+        let mut gather: Option<Instant> = None;
         loop {
             let mut notified = std::pin::pin!(hub.0.changed.notified());
             // From here on nothing that is said is missed.
             notified.as_mut().enable();
-            let (batches, closed) = {
+            let (news, closed) = {
                 let state = hub.state();
-                let batches: Vec<_> = state.said.range(self.seen..).take(MAX_BATCH).cloned().collect();
-                (batches, state.closed)
+                (state.said.len() - self.seen, state.closed)
             };
-            match (batches.is_empty(), closed) {
-                (false, _) => return Some(self.join(&batches)),
-                (true, true) => return None,
-                (true, false) => notified.await,
+            match (news, closed) {
+                (0, true) => return None,
+                (0, false) => notified.await,
+                (n, false) if n < MAX_BATCH => {
+                    let until = *gather.get_or_insert_with(|| Instant::now() + GATHER);
+                    if tokio::time::timeout_at(until, notified).await.is_err() {
+                        return Some(self.join());
+                    }
+                }
+                _ => return Some(self.join()),
             }
         }
     }
 
-    fn join(&mut self, batches: &[Arc<Update>]) -> Update {
+    fn join(&mut self) -> Update {
+        let batches: Vec<_> = self.hub.state().said.range(self.seen..).take(MAX_BATCH).cloned().collect();
         let mut out = Update::default();
         let mut bytes = 0;
         for batch in batches {
             self.seen += 1;
             bytes += batch.logs.iter().map(|l| l.data.len()).sum::<usize>();
-            out.append(Update::clone(batch));
+            out.append(Update::clone(&batch));
             if bytes > MAX_BATCH_BYTES {
                 break;
             }

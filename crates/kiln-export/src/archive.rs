@@ -85,9 +85,10 @@ fn write(
                 tar.append(&entry(&path, EntryKind::File, mode, data.len() as u64), data.as_slice())
             }
             Content::Blob(blob) => {
-                // Verified while it is read: a broken blob ends the archive, and the client keeps nothing of it.
-                let reader = content.reader(&blob.digest)?;
-                tar.append(&entry(&path, EntryKind::File, 0o444, blob.size), reader.take(blob.size))
+                let mut reader = content.reader(&blob.digest)?;
+                let written = tar.append(&entry(&path, EntryKind::File, 0o444, blob.size), &mut reader);
+                // Meeting the end is what verifies it: a broken blob ends the archive.
+                written.and_then(|()| Ok(drop(reader.read(&mut [0])?)))
             }
         }
         .map_err(failed)?;

@@ -7,7 +7,9 @@
 
 mod codec;
 mod connection;
+mod credentials;
 mod error;
+mod files;
 pub mod fsutil;
 mod headers;
 mod health;
@@ -18,14 +20,16 @@ mod server;
 mod session;
 
 pub use connection::Connection;
+pub use credentials::{Credentials, Token, TokenRequest};
 pub use error::SessionError;
+pub use files::{FileSend, FileSync, SendTarget};
 pub use headers::{SessionHeaders, decode_values, encode_values};
 pub use health::HealthPolicy;
 pub use manager::{Lookup, SessionManager};
 pub use pipe::{BytesPipe, DEFAULT_CHUNK};
-pub use raw::{FileSend, FileSync, Incoming, RawStream, Role, SendTarget};
+pub use raw::{ByteUpload, Incoming, RawStream, Role};
 pub use server::Server;
-pub use session::{ByteUpload, Credentials, DirectoryRequest, FileRequest, Session, Token, TokenRequest};
+pub use session::{DirectoryRequest, FileRequest, Session};
 
 /// HTTP/2 stream window, in bytes.
 const STREAM_WINDOW: u32 = 4 << 20;

@@ -18,9 +18,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use crate::raw::{
-    FILE_SEND, FILE_SYNC, FORWARD_AGENT, FileSend, FileSendServer, FileSync, FileSyncServer, PULL,
-};
+use crate::files::{FileSend, FileSendServer, FileSync, FileSyncServer};
+use crate::raw::{FILE_SEND, FILE_SYNC, FORWARD_AGENT, PULL};
 use crate::{BytesPipe, HealthPolicy, SessionError, SessionHeaders, connection};
 
 /// The services of one session. Health is always there.

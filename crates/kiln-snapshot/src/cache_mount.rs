@@ -60,7 +60,7 @@ impl fmt::Debug for InUse {
     }
 }
 
-/// Who uses and who waits, by key.
+/// Who uses and who waits, by key. Locked before the catalog, where both are needed.
 #[derive(Debug, Default)]
 pub(crate) struct CacheMounts(Mutex<HashMap<String, Busy>>);
 
@@ -76,11 +76,6 @@ struct Busy {
 impl CacheMounts {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Busy>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A record was pruned; it was not in use, so there is nothing to undo.
-    pub(crate) fn forget(&self, id: &SnapshotId) {
-        debug_assert!(!self.lock().values().any(|busy| busy.records.contains(id)));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Putting files of one tree into another, for layers that are put together without overlayfs, or outside of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -28,11 +28,13 @@ pub(crate) struct Placer<'a> {
     /// Where an inode with several names was put first.
     links: HashMap<((u32, u32), u64), PathBuf>,
     dirs: Vec<(PathBuf, Metadata)>,
+    /// The same directories, to look up.
+    placed: HashSet<PathBuf>,
 }
 
 impl<'a> Placer<'a> {
     pub(crate) fn new(source: &'a Root, target: &'a Root, content: Content) -> Self {
-        Self { source, target, content, links: HashMap::new(), dirs: Vec::new() }
+        Self { source, target, content, links: HashMap::new(), dirs: Vec::new(), placed: HashSet::new() }
     }
 
     /// Applies one change. Parents must be there.
@@ -41,6 +43,16 @@ impl<'a> Placer<'a> {
             (ChangeKind::Delete, _) | (_, None) => Ok(self.target.remove_all(change.path)?),
             (_, Some(meta)) => self.place(change.path, meta),
         }
+    }
+
+    /// Makes the directories above a path be those of the source, as a layer does that has something in them.
+    pub(crate) fn place_parents(&mut self, path: &Path) -> Result<()> {
+        let new = |dir: &&Path| !dir.as_os_str().is_empty() && !self.placed.contains(*dir);
+        let new: Vec<&Path> = path.ancestors().skip(1).take_while(new).collect();
+        for dir in new.into_iter().rev() {
+            self.place(dir, &self.source.metadata(dir, false)?)?;
+        }
+        Ok(())
     }
 
     /// Puts one object in place of what is there; a directory keeps what is in it.
@@ -57,7 +69,9 @@ impl<'a> Placer<'a> {
             if !existing.is_some_and(|old| old.is_dir()) {
                 self.target.create_dir(path, 0o700)?;
             }
-            self.dirs.push((path.to_path_buf(), *meta));
+            if self.placed.insert(path.to_path_buf()) {
+                self.dirs.push((path.to_path_buf(), *meta));
+            }
             return self.metadata(path, meta);
         }
         if meta.nlink > 1 {

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Result;
-use crate::record::Shape;
 use crate::snapshots::Inner;
 use crate::{Filter, RecordKind, SnapshotError, SnapshotId, Snapshots, UsageRecord};
 
@@ -134,9 +133,6 @@ impl Inner {
                 let Some(record) = catalog.get(&usage.id).cloned() else { continue };
                 usage.size = sizes.get(&usage.id).copied().or(record.meta().size).unwrap_or(0);
                 let measure = !sizes.contains_key(&usage.id) && record.meta().size.is_none();
-                if let Shape::Mutable(_) = record.shape {
-                    self.cache_mounts.forget(&record.id);
-                }
                 let own = self.remove_record(&mut catalog, &record)?;
                 gone.push((usage, measure));
                 dirs.push(own);
@@ -175,8 +171,9 @@ fn allowed(opts: &PruneOpts, record: &UsageRecord) -> bool {
 
 /// Sorts by the sum of two ranks, each scaled to 1: how long ago it was used and how seldom.
 fn sort_least_used(records: &mut [UsageRecord]) {
+    // Places begin at 1 for "never" and count the distinct values, as in the reference.
     let rank = |keys: &mut dyn Iterator<Item = u128>| {
-        let mut distinct: Vec<u128> = keys.collect();
+        let mut distinct: Vec<u128> = keys.filter(|key| *key != 0).collect();
         distinct.sort_unstable();
         distinct.dedup();
         distinct
@@ -190,8 +187,8 @@ fn sort_least_used(records: &mut [UsageRecord]) {
     let times = rank(&mut records.iter().map(used));
     let counts = rank(&mut records.iter().map(|record| u128::from(record.usage_count)));
     let place = |ranks: &[u128], value: u128| {
-        let at = ranks.binary_search(&value).unwrap_or(0);
-        (at + 1) as f64 / ranks.len().max(1) as f64
+        let at = if value == 0 { 1 } else { ranks.partition_point(|have| *have <= value) + 1 };
+        at as f64 / (ranks.len() + 1) as f64
     };
     let score =
         |record: &UsageRecord| place(&times, used(record)) + place(&counts, u128::from(record.usage_count));

@@ -259,18 +259,8 @@ impl Inner {
         let (lower, upper) = self.mount_sides(record)?;
         let target = Root::open(self.fs_dir(dir))?;
         let mut placer = Placer::new(upper.root(), &target, Content::Copy);
-        let parents = |path: &Path, placer: &mut Placer<'_>| -> Result<()> {
-            let missing: Vec<&Path> =
-                path.ancestors().skip(1).take_while(|p| !p.as_os_str().is_empty()).collect();
-            for parent in missing.into_iter().rev() {
-                if !target.exists(parent, false)? {
-                    placer.place(parent, &upper.root().metadata(parent, false)?)?;
-                }
-            }
-            Ok(())
-        };
         changes::compare(lower.root(), upper.root(), &mut |change| {
-            parents(change.path, &mut placer)?;
+            placer.place_parents(change.path)?;
             if change.kind == ChangeKind::Delete {
                 return Ok(target.mknod(change.path, FileKind::CharDevice, 0, (0, 0))?);
             }
@@ -307,9 +297,10 @@ impl Inner {
             layers.drain(..leaves(first).len());
         }
         for layer in &layers {
-            let (lower, upper) = match layer.id == record.id {
-                true => self.mount_sides(record)?,
-                false => {
+            // The directory of a difference does not say what is missing in it; its two sides do.
+            let (lower, upper) = match layer.shape {
+                Shape::Diff { .. } => self.mount_sides(layer)?,
+                _ => {
                     let below =
                         made_on(layer).map(|parent| self.dirs(parent)).transpose()?.unwrap_or_default();
                     (self.mount_stack(&below, None)?, self.mount_stack(&self.dirs(layer)?, None)?)
@@ -323,15 +314,7 @@ impl Inner {
     fn apply_changes(&self, lower: &Mounted, upper: &Mounted, target: &Root) -> Result<()> {
         let mut placer = Placer::new(upper.root(), target, Content::Copy);
         changes::compare(lower.root(), upper.root(), &mut |change| {
-            let missing: Vec<_> =
-                change.path.ancestors().skip(1).take_while(|p| !p.as_os_str().is_empty()).collect();
-            for parent in missing.into_iter().rev() {
-                if change.kind != ChangeKind::Delete
-                    && !target.metadata(parent, false).is_ok_and(|m| m.is_dir())
-                {
-                    placer.place(parent, &upper.root().metadata(parent, false)?)?;
-                }
-            }
+            placer.place_parents(change.path)?;
             placer.apply(change)
         })?;
         placer.finish()

@@ -1,9 +1,11 @@
 //! Disk usage.
 
 use std::collections::{HashMap, HashSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+
+use kiln_fs::walk::{Step, walk};
+use kiln_fs::{Metadata, Root};
 
 use crate::error::Result;
 use crate::record::{Record, Shape};
@@ -104,22 +106,27 @@ pub(crate) fn in_use(records: &[Arc<Record>]) -> HashSet<SnapshotId> {
     used.into_keys().collect()
 }
 
-/// Blocks of everything below a directory of ours, hard links once. What vanishes meanwhile does not count.
+/// Blocks of everything in a directory of ours, hard links once. What cannot be read, or vanishes meanwhile, does not
+/// count.
 pub(crate) fn disk_usage(dir: &Path) -> u64 {
     let mut seen = HashSet::new();
     let mut bytes = 0;
-    let mut todo = vec![dir.to_path_buf()];
-    while let Some(dir) = todo.pop() {
-        let Ok(entries) = std::fs::read_dir(&dir) else { continue };
-        for entry in entries.flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            if meta.is_dir() {
-                todo.push(entry.path());
-            } else if meta.nlink() > 1 && !seen.insert((meta.dev(), meta.ino())) {
-                continue;
-            }
-            bytes += meta.blocks() * 512;
+    let mut add = |meta: &Metadata| {
+        if meta.is_dir() || meta.nlink <= 1 || seen.insert((meta.dev, meta.ino)) {
+            bytes += meta.blocks * 512;
         }
+    };
+    let walked = Root::open(dir).and_then(|root| {
+        add(&root.metadata("", false)?);
+        walk(&root, "", |entry| {
+            if let Ok(meta) = entry.metadata() {
+                add(meta);
+            }
+            Ok::<_, kiln_fs::Error>(Step::Continue)
+        })
+    });
+    if let Err(error) = walked {
+        tracing::debug!(%error, dir = %dir.display(), "measure disk usage");
     }
     bytes
 }

@@ -21,11 +21,10 @@ const CASES: &[(&str, &[&str], &[&str])] = &[
     ("FROM scratch\nCOPY missing.txt /\n", &[], &["\"/missing.txt\": not found", "Dockerfile:2"]),
     ("FROM busybox AS a\nCOPY --from=nope x /\n", &[], &["nope"]),
     ("FROM busybox\n", &["--target", "nope"], &["target stage \"nope\" could not be found"]),
-    ("FROM no-such-image:1\n", &[], &["docker.io/library/no-such-image:1", "not found", "Dockerfile:1"]),
     (
         "FROM busybox\nRUN --mount=type=bnid,target=/x true\n",
         &[],
-        &["unsupported mount type \"bnid\"", "line 2"],
+        &["unsupported mount type \"bnid\"", "Dockerfile:2"],
     ),
     ("FROM busybox\nRUN --mnt=type=bind true\n", &[], &["unknown flag: --mnt", "did you mean"]),
     ("FROM busybox\n", &["--output", "type=locl,dest=x"], &["locl"]),
@@ -36,7 +35,7 @@ const CASES: &[(&str, &[&str], &[&str])] = &[
     ("FROM busybox\nRUN [\"/no/such\"]\n", &[], &["/no/such"]),
     ("FROM busybox\nUSER nobody-here\nRUN true\n", &[], &["nobody-here"]),
     ("# nothing\n", &[], &["no instructions"]),
-    ("FROM busybox\nRUN kill -9 $$\n", &[], &["exit code: 137"]),
+    ("FROM busybox\nRUN sh -c 'kill -9 $$'\n", &[], &["exit code: 137"]),
 ];
 
 #[test]
@@ -86,9 +85,9 @@ fn a_registry_that_fails_is_named_root() {
     for (answer, wanted) in [
         (
             "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n",
-            "401",
+            "pull access denied",
         ),
-        ("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "403"),
+        ("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "denied"),
         ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "not found"),
     ] {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -59,7 +59,7 @@ fn oci_archives_in_every_compression_root() {
     let Some(w) = world() else { return };
     for (more, media_type) in [
         ("", "tar+gzip"),
-        (",compression=zstd", "tar+zstd"),
+        (",compression=zstd,force-compression=true", "tar+zstd"),
         (",compression=uncompressed,force-compression=true", "layer.v1.tar\""),
     ] {
         let tar = archive(&w, "oci", more);

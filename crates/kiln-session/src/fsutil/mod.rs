@@ -4,27 +4,35 @@
 //! end with FIN. [`send`] serves a [`Tree`], [`receive`] writes below a [`kiln_fs::Root`]. Both sides take the other
 //! for hostile: what is announced must be in order and whole, memory is bounded, and no path leaves the root.
 
+mod announced;
 mod dirs;
 mod error;
 mod filter;
 mod follow;
 mod mirror;
+mod options;
 mod packet;
 mod place;
 mod receive;
 mod send;
+mod stat;
 mod tree;
 mod validate;
+mod virtual_tree;
+mod workers;
 mod writer;
 
 pub use error::TransferError;
 pub use filter::Filter;
-pub use packet::{Kind, Packet, Stat};
-pub use receive::{
-    Compare, ContentHasher, Limits, MetadataOnly, Observer, ReceiveOptions, Received, Style, Update, receive,
+pub use options::{
+    Compare, ContentHasher, Limits, MetadataOnly, Observer, ReceiveOptions, Received, Style, Update,
 };
+pub use packet::Packet;
+pub use receive::receive;
 pub use send::{Sent, send};
-pub use tree::{DirTree, JoinedTree, MemoryTree, OverlaidTree, Tree, Visit};
+pub use stat::{Kind, Stat};
+pub use tree::{DirTree, Tree, Visit};
+pub use virtual_tree::{JoinedTree, MemoryTree, OverlaidTree};
 
 #[cfg(test)]
 mod tests;

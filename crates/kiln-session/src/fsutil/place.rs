@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::TransferError;
 use super::dirs::Dirs;
-use super::packet::{Kind, Stat};
+use super::stat::{Kind, Stat};
 use super::validate::to_path;
 
 fn failed(step: &'static str, path: &[u8]) -> impl Fn(Errno) -> TransferError {

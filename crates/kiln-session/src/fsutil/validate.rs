@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::TransferError;
-use super::packet::{Kind, Stat};
-use super::receive::Limits;
+use super::options::Limits;
+use super::stat::{Kind, Stat};
 
 /// Longest path, in bytes (`PATH_MAX` less the terminator).
 const MAX_PATH: usize = 4095;

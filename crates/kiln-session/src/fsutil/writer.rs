@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -15,9 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::TransferError;
 use super::dirs::Dirs;
-use super::packet::Stat;
+use super::options::{ContentHasher, Observer, Style};
 use super::place;
-use super::receive::{ContentHasher, Observer, Style};
+use super::stat::Stat;
 use super::validate::{split, to_path};
 
 /// Contents for one writer. The permit bounds what is in memory.
@@ -29,14 +30,10 @@ pub(crate) struct Pieces {
 /// Files that were asked for and are not complete, shared between the one that asks and those that write.
 pub(crate) struct Wanted {
     shards: Vec<Mutex<HashMap<u32, Stat>>>,
-    open: Mutex<Open>,
+    /// Number of them.
+    open: Mutex<u64>,
     changed: Condvar,
-}
-
-#[derive(Default)]
-struct Open {
-    files: u64,
-    stopped: bool,
+    stopped: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -47,7 +44,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Wanted {
     pub(crate) fn new(writers: usize) -> Self {
         let shards = (0..writers).map(|_| Mutex::default()).collect();
-        Self { shards, open: Mutex::default(), changed: Condvar::new() }
+        Self { shards, open: Mutex::default(), changed: Condvar::new(), stopped: AtomicBool::new(false) }
     }
 
     /// Which writer has to do with file `id`.
@@ -57,7 +54,7 @@ impl Wanted {
 
     /// Must come before the request goes out.
     pub(crate) fn add(&self, id: u32, stat: Stat) {
-        lock(&self.open).files += 1;
+        *lock(&self.open) += 1;
         lock(&self.shards[self.writer_of(id)]).insert(id, stat);
     }
 
@@ -67,26 +64,30 @@ impl Wanted {
 
     fn complete(&self) {
         let mut open = lock(&self.open);
-        open.files -= 1;
-        if open.files == 0 {
+        *open -= 1;
+        if *open == 0 {
             self.changed.notify_all();
         }
     }
 
     /// Ends all waiting.
     pub(crate) fn stop(&self) {
-        lock(&self.open).stopped = true;
+        // Under the lock, so that nobody begins to wait in between.
+        let open = lock(&self.open);
+        self.stopped.store(true, Ordering::Release);
+        drop(open);
         self.changed.notify_all();
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        lock(&self.open).stopped
+        self.stopped.load(Ordering::Acquire)
     }
 
     /// Waits until every file that was asked for is in its place.
     pub(crate) fn wait(&self) -> Result<(), TransferError> {
-        let open = self.changed.wait_while(lock(&self.open), |open| open.files > 0 && !open.stopped);
-        match open.unwrap_or_else(PoisonError::into_inner).stopped {
+        let open = self.changed.wait_while(lock(&self.open), |open| *open > 0 && !self.is_stopped());
+        drop(open);
+        match self.is_stopped() {
             true => Err(TransferError::Stopped),
             false => Ok(()),
         }

@@ -311,83 +311,42 @@ fn the_driver_can_be_forced_root() {
 }
 
 #[test]
-fn zz_speed_root() {
-    private(|| {
-        let store = Store::new(DriverChoice::Overlay);
-        let mut last = store.layer(None, &["0 = 0"]);
-        let start = std::time::Instant::now();
-        let (mut a, mut b, mut c) =
-            (std::time::Duration::ZERO, std::time::Duration::ZERO, std::time::Duration::ZERO);
-        let (mut u1, mut u2) = (std::time::Duration::ZERO, std::time::Duration::ZERO);
-        for n in 0..30 {
-            let t = std::time::Instant::now();
-            let active = store.new_active(Some(&last), NewRef::default()).unwrap();
-            a += t.elapsed();
-            let t = std::time::Instant::now();
-            let m = active.mount().unwrap();
-            let fd = m.tree_fd().unwrap();
-            b += t.elapsed();
-            m.root().write_file(format!("f{n}"), b"x", 0o644).unwrap();
-            let t = std::time::Instant::now();
-            drop(fd);
-            u1 += t.elapsed();
-            let t = std::time::Instant::now();
-            drop(m);
-            u2 += t.elapsed();
-            let t = std::time::Instant::now();
-            last = active.commit().unwrap();
-            c += t.elapsed();
-        }
-        eprintln!("close clone {:?} unmount {:?}", u1 / 30, u2 / 30);
-        eprintln!(
-            "per step {:?}: create {:?} mount {:?} commit {:?}",
-            start.elapsed() / 30,
-            a / 30,
-            b / 30,
-            c / 30
-        );
-        let active = store.new_active(Some(&last), NewRef::default()).unwrap();
-        let m = active.mount().unwrap();
-        for d in 0..100 {
-            m.root().create_dir(format!("d{d}"), 0o755).unwrap();
-            for f in 0..500 {
-                m.root()
-                    .write_file(format!("d{d}/f{f}"), format!("content {d} {f}").as_bytes(), 0o644)
-                    .unwrap();
+fn random_layers_survive_the_way_through_blobs_root() {
+    private_async(|| async {
+        for seed in 0..8 {
+            let mut random = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
+            let stores = [Store::new(DriverChoice::Overlay), Store::new(DriverChoice::Native)];
+            let [overlay, native] = random_chain(&stores, &mut random, 4);
+            let blobs = stores[0].layer_blobs(&overlay, &CompressionOpts::default()).await.unwrap();
+            let same = stores[1].layer_blobs(&native, &CompressionOpts::default()).await.unwrap();
+            let ids = |blobs: &[crate::LayerBlob]| blobs.iter().map(|blob| blob.diff_id).collect::<Vec<_>>();
+            assert_eq!(ids(&blobs), ids(&same), "seed {seed}");
+            for driver in BOTH {
+                let other = Store::new(driver);
+                let mut layers = Vec::new();
+                for blob in &blobs {
+                    other
+                        .content()
+                        .put(&stores[0].content().read(&blob.descriptor.digest, 1 << 20).unwrap())
+                        .unwrap();
+                    layers.push(crate::LayerDesc {
+                        descriptor: blob.descriptor.clone(),
+                        diff_id: blob.diff_id,
+                    });
+                }
+                let image = other.image_layers(&layers, &NewRef::default()).unwrap().unwrap();
+                other.ensure(&image, &(), &()).await.unwrap();
+                assert_eq!(other.listing(&image), stores[0].listing(&overlay), "seed {seed} {driver:?}");
+                let sum = |store: &Store, snapshot: &Snapshot| {
+                    let (snapshots, snapshot) = (store.snapshots.clone(), snapshot.clone());
+                    async move { snapshots.checksum(Some(&snapshot), "/", &Default::default()).await.unwrap() }
+                };
+                assert_eq!(
+                    sum(&other, &image).await,
+                    sum(&stores[0], &overlay).await,
+                    "seed {seed} {driver:?}"
+                );
             }
         }
-        drop(m);
-        let big = active.commit().unwrap();
-        let v = store.mount_view(&big).unwrap();
-        let t = std::time::Instant::now();
-        let mut tree = crate::contenthash::HashTree::new();
-        crate::contenthash::checksum(v.root(), &mut tree, "/", &Default::default()).unwrap();
-        eprintln!("checksum 50k {:?}", t.elapsed());
-        let t = std::time::Instant::now();
-        let bytes = tree.to_bytes();
-        eprintln!("encode {:?} {}", t.elapsed(), bytes.len());
-        let t = std::time::Instant::now();
-        crate::contenthash::HashTree::from_bytes(&bytes).unwrap();
-        eprintln!("decode {:?}", t.elapsed());
-        let t = std::time::Instant::now();
-        crate::contenthash::checksum(v.root(), &mut tree, "/", &Default::default()).unwrap();
-        eprintln!("again {:?}", t.elapsed());
-        let t = std::time::Instant::now();
-        store.write_layer_tar(&big, std::io::sink()).unwrap();
-        eprintln!("tar {:?}", t.elapsed());
-        let t = std::time::Instant::now();
-        let id = big.id().clone();
-        drop((v, big, last));
-        eprintln!("reopen drop {:?}", t.elapsed());
-        let db = Db::open(&store.dir.path().join("kiln.db")).unwrap();
-        eprintln!("reopen db {:?}", t.elapsed());
-        let content = ContentStore::open(store.dir.path(), db.clone()).unwrap();
-        eprintln!("reopen content {:?}", t.elapsed());
-        let s2 = Snapshots::open(store.dir.path(), db, content, DriverChoice::Overlay).unwrap();
-        eprintln!("reopen snap {:?}", t.elapsed());
-        drop(s2);
-        let store = store.reopen();
-        eprintln!("reopen {:?}", t.elapsed());
-        assert!(store.contains(&id));
     });
 }

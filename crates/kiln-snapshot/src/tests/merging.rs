@@ -123,3 +123,27 @@ fn merging_plain_copies_makes_no_directories_root() {
         assert_eq!(store.listing(&all).len(), 5);
     });
 }
+
+#[test]
+fn both_drivers_merge_the_same_root() {
+    private_async(|| async {
+        for seed in 0..10 {
+            let mut random = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
+            let stores = [Store::new(DriverChoice::Overlay), Store::new(DriverChoice::Native)];
+            let [one, two] = [0, 1].map(|_| random_chain(&stores, &mut random, 3));
+            let mut listings = Vec::new();
+            for (i, store) in stores.iter().enumerate() {
+                let all = merged(store, &[one[i].clone(), two[i].clone()]).await;
+                let diff = difference(store, Some(&one[i]), Some(&two[i])).await;
+                let patched = merged(store, &[one[i].clone(), diff.clone()]).await;
+                assert_eq!(
+                    store.listing(&patched),
+                    store.listing(&two[i]),
+                    "seed {seed}, store {i}: a difference is one"
+                );
+                listings.push([store.listing(&all), store.listing(&diff)]);
+            }
+            assert_eq!(listings[0], listings[1], "seed {seed}");
+        }
+    });
+}

@@ -174,3 +174,64 @@ impl ReadEntry for kiln_fs::walk::Entry<'_> {
         text
     }
 }
+
+/// A random edit line over a few names, of which some cannot be carried out.
+fn random_line(random: &mut impl rand::Rng) -> String {
+    let name = |random: &mut dyn rand::RngCore| ["a", "b", "c", "d"][(random.next_u32() % 4) as usize];
+    let mut path = name(random).to_string();
+    while path.len() < 5 && random.random_bool(0.5) {
+        path = format!("{path}/{}", name(random));
+    }
+    match random.random_range(0..8) {
+        0 | 1 => format!("{path}/"),
+        2 | 3 => format!("{path} = {}", random.random_range(0..1000)),
+        4 => format!("{path} -> {}", name(random)),
+        5 => format!("- {path}"),
+        6 => format!("{path} => {}", name(random)),
+        _ => format!("{path} % {:o}", random.random_range(0o400..0o777)),
+    }
+}
+
+/// Whether a line can be carried out in a filesystem.
+fn possible(root: &Root, line: &str) -> bool {
+    let path = line.trim_start_matches("- ").split(' ').next().unwrap().trim_end_matches('/');
+    let kind = |path: &str| root.metadata(path, false).ok().map(|meta| meta.kind);
+    let parent_is_dir = Path::new(path).parent().is_none_or(|parent| {
+        parent.ancestors().all(|dir| root.metadata(dir, false).is_ok_and(|meta| meta.is_dir()))
+    });
+    let file = Some(kiln_fs::FileKind::File);
+    // Overlayfs breaks hard links when one of them is changed (overlayfs.rst, "Non-standard behavior").
+    let single = |path: &str| root.metadata(path, false).is_ok_and(|meta| meta.is_dir() || meta.nlink == 1);
+    match line {
+        _ if !parent_is_dir => false,
+        _ if line.starts_with("- ") => true,
+        _ if line.contains(" = ") => kind(path).is_none() || kind(path) == file && single(path),
+        _ if line.contains(" % ") => single(path) && kind(path) != Some(kiln_fs::FileKind::Symlink),
+        _ if line.contains(" => ") => {
+            let target = line.split(" => ").nth(1).unwrap();
+            kind(path).is_none() && kind(target) == file && single(target)
+        }
+        _ => kind(path).is_none(),
+    }
+}
+
+/// The same random layers in two stores.
+fn random_chain(stores: &[Store; 2], random: &mut rand::rngs::StdRng, layers: usize) -> [Snapshot; 2] {
+    let mut tops: [Option<Snapshot>; 2] = [None, None];
+    for _ in 0..layers {
+        let actives = [0, 1].map(|i| stores[i].new_active(tops[i].as_ref(), NewRef::default()).unwrap());
+        let mut lines = Vec::new();
+        for _ in 0..12 {
+            let line = random_line(random);
+            let can = possible(actives[0].mount().unwrap().root(), &line);
+            if can {
+                actives.iter().for_each(|active| edit(active, &[&line]));
+                lines.push(line);
+            }
+        }
+        tops = actives.map(|active| Some(active.commit().unwrap()));
+        let [a, b] = [0, 1].map(|i| stores[i].listing(tops[i].as_ref().unwrap()));
+        assert_eq!(a, b, "{lines:?}");
+    }
+    tops.map(Option::unwrap)
+}

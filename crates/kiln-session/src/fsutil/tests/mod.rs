@@ -2,6 +2,7 @@
 
 mod hostile_receiver;
 mod hostile_sender;
+mod model;
 mod trees;
 
 use std::collections::BTreeMap;

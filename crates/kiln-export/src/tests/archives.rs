@@ -1,0 +1,135 @@
+use super::*;
+use kiln_testkit::{Need, require};
+
+#[tokio::test]
+async fn skopeo_and_umoci_accept_an_oci_archive() {
+    if !require(&[Need::Program("skopeo"), Need::Program("umoci")]) {
+        return;
+    }
+    let w = World::new().await;
+    let base = w.layer(None, &[("etc/", ""), ("etc/a", "one")]);
+    let top = w.layer(Some(&base), &[("b", "two")]);
+    for compression in ["gzip", "zstd", "uncompressed"] {
+        let attrs = [("name", "app,example.com/x/app:2"), ("compression", compression), ("force-compression", "true")];
+        let response = w.export("oci", &attrs, 0, &single(Some(top.clone()))).await.unwrap();
+        assert_eq!(response["image.name"], "docker.io/library/app:latest,example.com/x/app:2");
+        let archive = format!("oci-archive:{}:2", w.path("file").display());
+        let inspected = tool("skopeo", &["inspect", "--format", "{{.Digest}} {{len .Layers}} {{.Architecture}}", &archive]);
+        assert_eq!(inspected.trim(), format!("{} 2 amd64", response["containerimage.digest"]));
+        let layout = w.path(&format!("layout-{compression}"));
+        tool("skopeo", &["copy", "-q", &archive, &format!("oci:{}:2", layout.display())]);
+        if compression == "gzip" {
+            let bundle = w.path("bundle");
+            tool("umoci", &["unpack", "--image", &format!("{}:2", layout.display()), &bundle.display().to_string()]);
+            assert_eq!(std::fs::read_to_string(bundle.join("rootfs/etc/a")).unwrap(), "one");
+            assert_eq!(std::fs::read_to_string(bundle.join("rootfs/b")).unwrap(), "two");
+        }
+    }
+    let told = w.told();
+    assert_eq!(told[0], "exporting layers");
+    assert!(told[1].starts_with("exporting manifest sha256:") && told[2].starts_with("exporting config sha256:"));
+    assert_eq!(told[3], "sending tarball");
+}
+
+#[tokio::test]
+async fn a_docker_archive_names_its_tags() {
+    if !require(&[Need::Program("skopeo")]) {
+        return;
+    }
+    let w = World::new().await;
+    let top = w.layer(None, &[("b", "two")]);
+    let attrs = [("name", "app:1,docker.io/u/app"), ("oci-mediatypes", "false")];
+    let response = w.export("docker", &attrs, 0, &single(Some(top))).await.unwrap();
+    let file = w.path("file");
+    let names: Vec<String> = entries(&file).into_keys().collect();
+    let tail: Vec<_> = names.iter().filter(|n| !n.starts_with("blobs")).collect();
+    assert_eq!(tail, ["index.json", "manifest.json", "oci-layout"]);
+    let manifest = String::from_utf8(entries(&file)["manifest.json"].clone()).unwrap();
+    let config = response["containerimage.config.digest"].replace("sha256:", "blobs/sha256/");
+    assert!(manifest.starts_with(&format!(r#"[{{"Config":"{config}","RepoTags":["app:1","u/app:latest"],"Layers":["blobs/sha256/"#)));
+    let archive = format!("docker-archive:{}:app:1", file.display());
+    assert_eq!(tool("skopeo", &["inspect", "--format", "{{.Os}} {{len .Layers}}", &archive]).trim(), "linux 1");
+    let manifest = &entries(&file)[&format!("blobs/sha256/{}", &response["containerimage.digest"][7..])];
+    let manifest = String::from_utf8(manifest.clone()).unwrap();
+    assert!(manifest.contains("\"application/vnd.docker.image.rootfs.diff.tar.gzip\"") && !manifest.contains("oci"));
+}
+
+#[tokio::test]
+async fn an_index_over_two_platforms() {
+    let w = World::new().await;
+    let (a, b) = (w.layer(None, &[("a", "a")]), w.layer(None, &[("b", "b")]));
+    let input = pair(a, b);
+    let attrs = [
+        ("name", "app"),
+        ("annotation-index.i", "index"),
+        ("annotation-manifest[linux/arm64].m", "arm"),
+        ("annotation.all", "both"),
+        ("source-date-epoch", "0"),
+    ];
+    let response = w.export("oci", &attrs, 0, &input).await.unwrap();
+    assert!(!response.contains_key("containerimage.config.digest"));
+    let files = entries(&w.path("file"));
+    let json = |digest: &str| -> serde_json::Value {
+        serde_json::from_slice(&files[&format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"))]).unwrap()
+    };
+    let root = json(&response["containerimage.digest"]);
+    assert_eq!(root["annotations"]["i"], "index");
+    let manifests = root["manifests"].as_array().unwrap();
+    assert_eq!(manifests[1]["platform"], serde_json::json!({"architecture": "arm64", "os": "linux"}));
+    let annotations = |n: usize| json(manifests[n]["digest"].as_str().unwrap())["annotations"].clone();
+    assert_eq!(annotations(0), serde_json::json!({"all": "both"}));
+    assert_eq!(annotations(1), serde_json::json!({"all": "both", "m": "arm"}));
+    // The same archive, byte for byte, when times are fixed.
+    let first = std::fs::read(w.path("file")).unwrap();
+    w.export("oci", &attrs, 0, &input).await.unwrap();
+    assert!(first == std::fs::read(w.path("file")).unwrap());
+    let error = w.export("docker", &[], 0, &input).await.unwrap_err();
+    assert_eq!(error, "docker exporter does not currently support exporting manifest lists");
+    let error = w.export("oci", &[("annotation[linux/s390x].k", "v")], 0, &input).await.unwrap_err();
+    assert_eq!(error, "invalid annotation: no platform linux/s390x found in source");
+}
+
+#[tokio::test]
+async fn the_empty_filesystem_and_the_response() {
+    use base64::Engine as _;
+    let w = World::new().await;
+    let input = ExportInput { refs: vec![(None, None)], metadata: BTreeMap::new() };
+    let response = w.export("oci", &[("source-date-epoch", "7"), ("annotation-manifest-descriptor.d", "x")], 0, &input).await.unwrap();
+    let descriptor = base64::engine::general_purpose::STANDARD.decode(&response["containerimage.descriptor"]).unwrap();
+    let descriptor: serde_json::Value = serde_json::from_slice(&descriptor).unwrap();
+    assert_eq!(descriptor["digest"], response["containerimage.digest"]);
+    assert_eq!(descriptor["annotations"], serde_json::json!({"d": "x", "org.opencontainers.image.created": "1970-01-01T00:00:07Z"}));
+    assert_eq!(descriptor["platform"]["os"], "linux");
+    let calls = w.calls.lock().unwrap();
+    assert_eq!(calls[0].metadata["containerimage.digest"], response["containerimage.digest"]);
+}
+
+#[tokio::test]
+async fn a_client_that_has_the_image_needs_nothing() {
+    let w = World::new().await;
+    let top = w.layer(None, &[("b", "two")]);
+    assert!(w.export("oci", &[], PRESENT, &single(Some(top))).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_blob_leaves_no_file() {
+    let w = World::new().await;
+    // Incompressible, so that the archive is longer than what is buffered on the way.
+    let noise: String = (0..50u32).map(|n| kiln_digest::Digest::sha256(n.to_le_bytes()).hex()).collect();
+    let top = w.layer(None, &[("b", &noise)]);
+    let input = single(Some(top));
+    w.export("oci", &[("compression", "uncompressed")], 0, &input).await.unwrap();
+    std::fs::remove_file(w.path("file")).unwrap();
+    let layer = w.content.list().unwrap().into_iter().max_by_key(|b| b.size).unwrap();
+    let find = tool("find", &[&w.path("state").display().to_string(), "-name", &layer.digest.hex()]);
+    let path = find.lines().next().expect("blobs are files named by their digest");
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, bytes).unwrap();
+    let error = w.export("oci", &[("compression", "uncompressed")], 0, &input).await.unwrap_err();
+    assert!(error.contains("write the archive") || error.contains(&layer.digest.hex()), "{error}");
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert!(!w.path("file").exists(), "the client took a torn archive for a whole one");
+}
