@@ -40,9 +40,8 @@ pub(crate) async fn export(
     let response = image::response(&image, &texts)?;
     let files = files(o.format, &image, &names)?;
     let request = FileRequest { exporter: cx.index, multi_platform: false, metadata: response.clone() };
-    let upload = session.send_bytes(&request)?;
     let content = cx.content.clone();
-    stream("sending tarball", upload, cx, move |out| write(out, files, &content)).await?;
+    stream("sending tarball", &session, &request, cx, move |out| write(out, files, &content)).await?;
     Ok(response)
 }
 

@@ -29,7 +29,7 @@ pub enum ExportError {
         /// The image.
         name: String,
         /// Why.
-        source: RegistryError,
+        source: Box<RegistryError>,
     },
     /// Layers.
     #[error(transparent)]

@@ -207,8 +207,7 @@ pub(crate) async fn tar(
     let parts = parts(o, input, cx).await?;
     let split = input.is_map();
     let request = FileRequest { exporter: cx.index, multi_platform: false, metadata: BTreeMap::new() };
-    let upload = session.send_bytes(&request)?;
-    stream("sending tarball", upload, cx, move |out| write_tar(out, parts, split)).await?;
+    stream("sending tarball", &session, &request, cx, move |out| write_tar(out, parts, split)).await?;
     Ok(BTreeMap::new())
 }
 

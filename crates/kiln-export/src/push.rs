@@ -5,7 +5,9 @@ use crate::{ExportContext, ExportError, ExportInput, Exported, ImageOptions};
 use async_trait::async_trait;
 use kiln_digest::Digest;
 use kiln_oci::{Descriptor, Reference};
-use kiln_registry::{ByteStream, PushContent, PushObserver, PushPlan, PushTarget, StoreContent};
+use kiln_registry::{
+    ByteStream, PushContent, PushObserver, PushPlan, PushTarget, RegistryError, StoreContent,
+};
 use kiln_snapshot::LayerProvider;
 use std::collections::HashMap;
 use std::io;
@@ -51,7 +53,11 @@ fn target(o: &ImageOptions, name: &Reference) -> Result<(Reference, PushTarget),
         return Err(ExportError::Invalid(format!("can't push tagged ref {name} by digest")));
     }
     let target = PushTarget::of(name, o.push_by_digest);
-    Ok((name.clone(), target.map_err(|source| ExportError::Push { name: name.to_string(), source })?))
+    Ok((name.clone(), target.map_err(|source| push_error(name, source))?))
+}
+
+fn push_error(name: &Reference, source: RegistryError) -> ExportError {
+    ExportError::Push { name: name.to_string(), source: Box::new(source) }
 }
 
 /// Keeps names, as (shown, kept). An image is kept only with all its layers; for one that goes to a registry the layers
@@ -108,7 +114,7 @@ impl Push {
         name: &Reference,
         target: &PushTarget,
         cx: &ExportContext<'_>,
-    ) -> Result<(), kiln_registry::RegistryError> {
+    ) -> Result<(), RegistryError> {
         let repository = cx.registry.push(name, cx.access.clone(), self.insecure)?;
         let content = Content {
             store: StoreContent(cx.content.clone()),

@@ -10,24 +10,36 @@ async fn skopeo_and_umoci_accept_an_oci_archive() {
     let base = w.layer(None, &[("etc/", ""), ("etc/a", "one")]);
     let top = w.layer(Some(&base), &[("b", "two")]);
     for compression in ["gzip", "zstd", "uncompressed"] {
-        let attrs = [("name", "app,example.com/x/app:2"), ("compression", compression), ("force-compression", "true")];
+        let attrs = [
+            ("name", "app,example.com/x/app:2"),
+            ("compression", compression),
+            ("force-compression", "true"),
+        ];
         let response = w.export("oci", &attrs, 0, &single(Some(top.clone()))).await.unwrap();
         assert_eq!(response["image.name"], "docker.io/library/app:latest,example.com/x/app:2");
         let archive = format!("oci-archive:{}:2", w.path("file").display());
-        let inspected = tool("skopeo", &["inspect", "--format", "{{.Digest}} {{len .Layers}} {{.Architecture}}", &archive]);
+        let inspected = tool(
+            "skopeo",
+            &["inspect", "--format", "{{.Digest}} {{len .Layers}} {{.Architecture}}", &archive],
+        );
         assert_eq!(inspected.trim(), format!("{} 2 amd64", response["containerimage.digest"]));
         let layout = w.path(&format!("layout-{compression}"));
         tool("skopeo", &["copy", "-q", &archive, &format!("oci:{}:2", layout.display())]);
         if compression == "gzip" {
             let bundle = w.path("bundle");
-            tool("umoci", &["unpack", "--image", &format!("{}:2", layout.display()), &bundle.display().to_string()]);
+            tool(
+                "umoci",
+                &["unpack", "--image", &format!("{}:2", layout.display()), &bundle.display().to_string()],
+            );
             assert_eq!(std::fs::read_to_string(bundle.join("rootfs/etc/a")).unwrap(), "one");
             assert_eq!(std::fs::read_to_string(bundle.join("rootfs/b")).unwrap(), "two");
         }
     }
     let told = w.told();
     assert_eq!(told[0], "exporting layers");
-    assert!(told[1].starts_with("exporting manifest sha256:") && told[2].starts_with("exporting config sha256:"));
+    assert!(
+        told[1].starts_with("exporting manifest sha256:") && told[2].starts_with("exporting config sha256:")
+    );
     assert_eq!(told[3], "sending tarball");
 }
 
@@ -46,12 +58,20 @@ async fn a_docker_archive_names_its_tags() {
     assert_eq!(tail, ["index.json", "manifest.json", "oci-layout"]);
     let manifest = String::from_utf8(entries(&file)["manifest.json"].clone()).unwrap();
     let config = response["containerimage.config.digest"].replace("sha256:", "blobs/sha256/");
-    assert!(manifest.starts_with(&format!(r#"[{{"Config":"{config}","RepoTags":["app:1","u/app:latest"],"Layers":["blobs/sha256/"#)));
+    assert!(manifest.starts_with(&format!(
+        r#"[{{"Config":"{config}","RepoTags":["app:1","u/app:latest"],"Layers":["blobs/sha256/"#
+    )));
     let archive = format!("docker-archive:{}:app:1", file.display());
-    assert_eq!(tool("skopeo", &["inspect", "--format", "{{.Os}} {{len .Layers}}", &archive]).trim(), "linux 1");
+    assert_eq!(
+        tool("skopeo", &["inspect", "--format", "{{.Os}} {{len .Layers}}", &archive]).trim(),
+        "linux 1"
+    );
     let manifest = &entries(&file)[&format!("blobs/sha256/{}", &response["containerimage.digest"][7..])];
     let manifest = String::from_utf8(manifest.clone()).unwrap();
-    assert!(manifest.contains("\"application/vnd.docker.image.rootfs.diff.tar.gzip\"") && !manifest.contains("oci"));
+    assert!(
+        manifest.contains("\"application/vnd.docker.image.rootfs.diff.tar.gzip\"")
+            && !manifest.contains("oci")
+    );
 }
 
 #[tokio::test]
@@ -70,7 +90,8 @@ async fn an_index_over_two_platforms() {
     assert!(!response.contains_key("containerimage.config.digest"));
     let files = entries(&w.path("file"));
     let json = |digest: &str| -> serde_json::Value {
-        serde_json::from_slice(&files[&format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"))]).unwrap()
+        serde_json::from_slice(&files[&format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"))])
+            .unwrap()
     };
     let root = json(&response["containerimage.digest"]);
     assert_eq!(root["annotations"]["i"], "index");
@@ -94,11 +115,18 @@ async fn the_empty_filesystem_and_the_response() {
     use base64::Engine as _;
     let w = World::new().await;
     let input = ExportInput { refs: vec![(None, None)], metadata: BTreeMap::new() };
-    let response = w.export("oci", &[("source-date-epoch", "7"), ("annotation-manifest-descriptor.d", "x")], 0, &input).await.unwrap();
-    let descriptor = base64::engine::general_purpose::STANDARD.decode(&response["containerimage.descriptor"]).unwrap();
+    let response = w
+        .export("oci", &[("source-date-epoch", "7"), ("annotation-manifest-descriptor.d", "x")], 0, &input)
+        .await
+        .unwrap();
+    let descriptor =
+        base64::engine::general_purpose::STANDARD.decode(&response["containerimage.descriptor"]).unwrap();
     let descriptor: serde_json::Value = serde_json::from_slice(&descriptor).unwrap();
     assert_eq!(descriptor["digest"], response["containerimage.digest"]);
-    assert_eq!(descriptor["annotations"], serde_json::json!({"d": "x", "org.opencontainers.image.created": "1970-01-01T00:00:07Z"}));
+    assert_eq!(
+        descriptor["annotations"],
+        serde_json::json!({"d": "x", "org.opencontainers.image.created": "1970-01-01T00:00:07Z"})
+    );
     assert_eq!(descriptor["platform"]["os"], "linux");
     let calls = w.calls.lock().unwrap();
     assert_eq!(calls[0].metadata["containerimage.digest"], response["containerimage.digest"]);

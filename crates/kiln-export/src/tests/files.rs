@@ -42,7 +42,10 @@ async fn platforms_in_one_directory_must_not_overlap() {
     assert_eq!((read(w.path("10/d/a")), read(w.path("10/d/b"))), ("a".into(), "b".into()));
     let input = pair(w.layer(None, &[("same", "a")]), w.layer(None, &[("same", "b")]));
     let error = w.export("local", &[("platform-split", "false")], 11, &input).await.unwrap_err();
-    assert_eq!(error, "cannot overwrite same from linux/amd64 with linux/arm64 when split option is disabled");
+    assert_eq!(
+        error,
+        "cannot overwrite same from linux/amd64 with linux/arm64 when split option is disabled"
+    );
 }
 
 #[tokio::test]

@@ -108,7 +108,8 @@ impl World {
 
     /// A layer with files, each `path = text`; a path with a slash at its end is a directory.
     fn layer(&self, parent: Option<&Snapshot>, files: &[(&str, &str)]) -> Snapshot {
-        let active = self.snapshots.new_active(parent, NewRef::regular(format!("files {}", files.len()))).unwrap();
+        let active =
+            self.snapshots.new_active(parent, NewRef::regular(format!("files {}", files.len()))).unwrap();
         let mounted = active.mount().unwrap();
         for (path, text) in files {
             match path.strip_suffix('/') {
@@ -162,7 +163,7 @@ impl World {
 type Outcome = Result<BTreeMap<String, String>, String>;
 
 fn write(root: &Root, path: &str, text: &str) {
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::AsRawFd;
     // Through the directory handle, as the snapshot may be mounted out of sight.
     let at = format!("/proc/self/fd/{}/{path}", root.as_fd().as_raw_fd());
     std::fs::write(at, text).unwrap();
@@ -175,20 +176,25 @@ fn config(os: &str, architecture: &str) -> String {
 /// One platform, no map.
 fn single(snapshot: Option<Snapshot>) -> ExportInput {
     let config = config("linux", "amd64").into_bytes();
-    ExportInput { refs: vec![(None, snapshot)], metadata: BTreeMap::from([("containerimage.config".into(), config)]) }
+    ExportInput {
+        refs: vec![(None, snapshot)],
+        metadata: BTreeMap::from([("containerimage.config".into(), config)]),
+    }
 }
 
 /// A map of two platforms.
 fn pair(amd64: Snapshot, arm64: Snapshot) -> ExportInput {
-    let platforms = ["amd64", "arm64"].map(|a| {
-        format!(r#"{{"ID":"linux/{a}","Platform":{{"os":"linux","architecture":"{a}"}}}}"#)
-    });
+    let platforms = ["amd64", "arm64"]
+        .map(|a| format!(r#"{{"ID":"linux/{a}","Platform":{{"os":"linux","architecture":"{a}"}}}}"#));
     let listed = format!(r#"{{"Platforms":[{}]}}"#, platforms.join(","));
     let mut metadata = BTreeMap::from([("refs.platforms".to_string(), listed.into_bytes())]);
     for a in ["amd64", "arm64"] {
         metadata.insert(format!("containerimage.config/linux/{a}"), config("linux", a).into_bytes());
     }
-    ExportInput { refs: vec![(Some("linux/amd64".into()), Some(amd64)), (Some("linux/arm64".into()), Some(arm64))], metadata }
+    ExportInput {
+        refs: vec![(Some("linux/amd64".into()), Some(amd64)), (Some("linux/arm64".into()), Some(arm64))],
+        metadata,
+    }
 }
 
 /// Entries of an archive.

@@ -11,7 +11,12 @@ fn registry(w: &World) -> Option<kiln_testkit::Registry> {
 }
 
 fn inspect(reference: &str, format: &str) -> String {
-    tool("skopeo", &["inspect", "--no-tags", "--tls-verify=false", "--format", format, &format!("docker://{reference}")]).trim().into()
+    tool(
+        "skopeo",
+        &["inspect", "--no-tags", "--tls-verify=false", "--format", format, &format!("docker://{reference}")],
+    )
+    .trim()
+    .into()
 }
 
 #[tokio::test]
@@ -21,13 +26,21 @@ async fn a_pushed_image_can_be_had_by_its_names() {
     let host = registry.host();
     let top = w.layer(None, &[("b", "two")]);
     let names = format!("{host}/a/app:1,{host}/b/app");
-    let response = w.export("image", &[("name", &names), ("push", "")], 0, &single(Some(top.clone()))).await.unwrap();
+    let response =
+        w.export("image", &[("name", &names), ("push", "")], 0, &single(Some(top.clone()))).await.unwrap();
     assert_eq!(response["image.name"], names);
     let digest = &response["containerimage.digest"];
     assert_eq!(inspect(&format!("{host}/a/app:1"), "{{.Digest}}"), *digest);
-    assert_eq!(inspect(&format!("{host}/b/app:latest"), "{{.Digest}} {{len .Layers}}"), format!("{digest} 1"));
+    assert_eq!(
+        inspect(&format!("{host}/b/app:latest"), "{{.Digest}} {{len .Layers}}"),
+        format!("{digest} 1")
+    );
     let told = w.told();
-    for line in [format!("naming to {host}/a/app:1"), "pushing layers".into(), format!("pushing manifest for {host}/a/app:1@{digest}")] {
+    for line in [
+        format!("naming to {host}/a/app:1"),
+        "pushing layers".into(),
+        format!("pushing manifest for {host}/a/app:1@{digest}"),
+    ] {
         assert!(told.contains(&line), "{line} in {told:?}");
     }
     assert_eq!(w.records.get(&format!("{host}/b/app:latest")).unwrap().unwrap().digest.to_string(), *digest);
@@ -52,7 +65,8 @@ async fn layers_that_nobody_needed_are_mounted_not_fetched() {
     let other = World::new().await;
     let name = format!("{host}/base:1");
     let base = other.layer(None, &[("a", "one")]);
-    let response = other.export("image", &[("name", &name), ("push", "")], 0, &single(Some(base))).await.unwrap();
+    let response =
+        other.export("image", &[("name", &name), ("push", "")], 0, &single(Some(base))).await.unwrap();
     let digest: Digest = response["containerimage.digest"].parse().unwrap();
     let manifest: Manifest = serde_json::from_slice(&other.content.read(&digest, 1 << 20).unwrap()).unwrap();
     let config = other.content.read(&manifest.config.digest, 1 << 20).unwrap();
@@ -66,7 +80,8 @@ async fn layers_that_nobody_needed_are_mounted_not_fetched() {
 
     // The provider `()` can fetch nothing.
     let name = format!("{host}/derived:1");
-    let response = w.export("image", &[("name", &name), ("push", "")], 0, &single(Some(lazy.clone()))).await.unwrap();
+    let response =
+        w.export("image", &[("name", &name), ("push", "")], 0, &single(Some(lazy.clone()))).await.unwrap();
     assert_eq!(inspect(&name, "{{.Digest}}"), response["containerimage.digest"]);
     assert_eq!(w.content.info(&manifest.layers[0].digest).unwrap(), None);
     assert!(w.records.get(&name).unwrap().is_none(), "an image without its layers gets no local name");
@@ -103,7 +118,11 @@ async fn names_that_stay_here() {
     let response = w.export("image", &attrs, 0, &input).await.unwrap();
     let digest = &response["containerimage.digest"];
     assert_eq!(response["image.name"], format!("from/frontend:1,dangling@{digest}"));
-    for name in ["docker.io/from/frontend:1".to_string(), format!("docker.io/from/frontend:1@{digest}"), format!("dangling@{digest}")] {
+    for name in [
+        "docker.io/from/frontend:1".to_string(),
+        format!("docker.io/from/frontend:1@{digest}"),
+        format!("dangling@{digest}"),
+    ] {
         assert!(w.records.get(&name).unwrap().is_some(), "{name}");
     }
     let error = w.export("image", &[("push", "true")], 0, &single(None)).await.unwrap_err();
