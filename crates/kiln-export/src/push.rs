@@ -102,9 +102,7 @@ pub(crate) struct Push {
 impl Push {
     pub(crate) async fn run(&self, cx: &ExportContext<'_>) -> Result<(), ExportError> {
         for (name, target) in &self.targets {
-            self.one(name, target, cx)
-                .await
-                .map_err(|source| ExportError::Push { name: name.to_string(), source })?;
+            self.one(name, target, cx).await.map_err(|source| push_error(name, source))?;
         }
         Ok(())
     }

@@ -76,6 +76,14 @@ pub enum SnapshotError {
         /// Its media type.
         media_type: String,
     },
+    /// Something is nested deeper than is worked on.
+    #[error("{what} are nested too deeply (more than {limit})")]
+    TooDeep {
+        /// What is nested.
+        what: &'static str,
+        /// How deep it may be.
+        limit: usize,
+    },
     /// Too many symbolic links on the way to a path.
     #[error("{0:?}: too many links")]
     TooManyLinks(String),

@@ -81,7 +81,7 @@ impl Hashes {
     /// Writes the tree if it changed. Not synced: a torn file does not pass its checksum, and everything in it can be
     /// computed again.
     pub(crate) fn save(&self, id: &SnapshotId, tree: &mut HashTree) {
-        if !std::mem::take(&mut tree.changed) {
+        if tree.too_deep || !std::mem::take(&mut tree.changed) {
             return;
         }
         let temporary = self.dir.join(format!("{id}.new"));

@@ -34,6 +34,21 @@ impl Shape {
         }
     }
 
+    /// How many differences lie inside each other here.
+    pub(crate) fn diff_depth(&self) -> usize {
+        let below = self.parents().into_iter().map(|(_, parent)| parent.diff_depth).max().unwrap_or(0);
+        below + usize::from(matches!(self, Self::Diff { .. }))
+    }
+
+    /// Takes the parents out, for a record that goes.
+    fn take_parents(&mut self) -> Vec<Arc<Record>> {
+        match std::mem::replace(self, Self::Layer(None)) {
+            Self::Layer(parent) | Self::Mutable(parent) => parent.into_iter().collect(),
+            Self::Merge(parts) => parts,
+            Self::Diff { lower, upper } => lower.into_iter().chain(upper).collect(),
+        }
+    }
+
     /// Parents with their position in the table.
     pub(crate) fn parents(&self) -> Vec<(usize, &Arc<Record>)> {
         match self {
@@ -83,6 +98,7 @@ pub(crate) struct Meta {
 pub(crate) struct Record {
     pub(crate) id: SnapshotId,
     pub(crate) shape: Shape,
+    diff_depth: usize,
     pub(crate) created: SystemTime,
     meta: Mutex<Meta>,
     /// How many [`Snapshot`]s and mutable holders there are.
@@ -95,6 +111,7 @@ impl Record {
     pub(crate) fn new(id: SnapshotId, shape: Shape, created: SystemTime, meta: Meta) -> Self {
         Self {
             id,
+            diff_depth: shape.diff_depth(),
             shape,
             created,
             meta: Mutex::new(meta),
@@ -132,6 +149,18 @@ impl Record {
         meta.last_used = Some(SystemTime::now());
         meta.usage_count += 1;
         meta.usage_changed = true;
+    }
+}
+
+/// Chains are long: their records are dropped one after the other, not inside each other.
+impl Drop for Record {
+    fn drop(&mut self) {
+        let mut todo = self.shape.take_parents();
+        while let Some(parent) = todo.pop() {
+            if let Some(mut last) = Arc::into_inner(parent) {
+                todo.extend(last.shape.take_parents());
+            }
+        }
     }
 }
 

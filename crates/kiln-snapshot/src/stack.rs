@@ -23,6 +23,9 @@ use crate::{Mounted, NewRef, Snapshot, SnapshotError, SnapshotId, Snapshots, cat
 const MAX_LAYERS: usize = 400;
 const COLLAPSE: usize = 300;
 
+/// How deep differences may be made of differences; finding their layers is recursive.
+const MAX_DIFFS: usize = 100;
+
 /// The record's own directory.
 pub(crate) fn own_dir(record: &Record) -> Result<u64> {
     record.meta().dir.ok_or_else(|| SnapshotError::Lazy(record.id.clone()))
@@ -30,26 +33,21 @@ pub(crate) fn own_dir(record: &Record) -> Result<u64> {
 
 /// The layers that make up a snapshot, bottom first: records with a directory (once it is unpacked) of their own.
 pub(crate) fn leaves(record: &Arc<Record>) -> Vec<Arc<Record>> {
+    // Found from the top down. Not recursive for layers and merges, which can be nested by the thousand.
     let mut found = Vec::new();
-    let mut at = Some(record.clone());
-    while let Some(record) = at {
-        at = match &record.shape {
+    let mut todo = vec![record.clone()];
+    while let Some(record) = todo.pop() {
+        match &record.shape {
             Shape::Layer(parent) | Shape::Mutable(parent) => {
-                found.push(record.clone());
-                parent.clone()
+                todo.extend(parent.clone());
+                found.push(record);
             }
-            Shape::Merge(parts) => {
-                found.extend(parts.iter().flat_map(leaves).rev());
-                None
-            }
-            Shape::Diff { lower, upper } => {
-                match between(lower.as_ref(), upper.as_ref()) {
-                    Some(layers) => found.extend(layers.into_iter().rev()),
-                    None => found.push(record.clone()),
-                }
-                None
-            }
-        };
+            Shape::Merge(parts) => todo.extend(parts.iter().cloned()),
+            Shape::Diff { lower, upper } => match between(lower.as_ref(), upper.as_ref()) {
+                Some(layers) => found.extend(layers.into_iter().rev()),
+                None => found.push(record),
+            },
+        }
     }
     found.reverse();
     found
@@ -100,6 +98,12 @@ impl Snapshots {
             (lower, upper) => {
                 let record = |snapshot: Option<&Snapshot>| snapshot.map(|s| s.record.clone());
                 let shape = Shape::Diff { lower: record(lower), upper: record(upper) };
+                if shape.diff_depth() > MAX_DIFFS {
+                    return Err(SnapshotError::TooDeep {
+                        what: "differences of differences",
+                        limit: MAX_DIFFS,
+                    });
+                }
                 self.0.publish_virtual(shape, new).map(Some)
             }
         }

@@ -88,11 +88,9 @@ pub async fn send(stream: RawStream, tree: Arc<dyn Tree>) -> Result<Sent, Transf
     drop(jobs);
     drop(outgoing);
     // A server must not wait here: the Go caller keeps its side open until the server has returned.
-    while role == Role::Caller {
-        match incoming.next().await {
-            Some(Ok(_)) => {}
-            Some(Err(status)) => return Err(TransferError::Call(status)),
-            None => break,
+    if role == Role::Caller {
+        while let Some(message) = incoming.next().await {
+            message.map_err(TransferError::Call)?;
         }
     }
     Ok(shared.counters.get())

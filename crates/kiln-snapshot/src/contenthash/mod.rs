@@ -39,6 +39,9 @@ pub struct ChecksumOpts {
 ///
 /// `tree` must belong to this filesystem, and the filesystem must not change meanwhile. Blocks on file reads.
 pub fn checksum(root: &Root, tree: &mut HashTree, path: &str, opts: &ChecksumOpts) -> Result<Digest> {
+    if tree.too_deep {
+        return Err(tree::TOO_DEEP);
+    }
     let mut walker = Walker::new(root, tree);
     if opts.wildcard || !opts.include.is_empty() || !opts.exclude.is_empty() {
         return include::checksum(&mut walker, path, opts);

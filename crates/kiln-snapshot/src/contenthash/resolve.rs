@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use kiln_fs::walk::{Step, walk};
 use kiln_fs::{FileKind, Root};
 
-use super::tree::{Dir, HashTree, MAX_DEPTH, Name, Names, Node, names};
+use super::tree::{Dir, HashTree, MAX_DEPTH, Name, Names, Node, TOO_DEEP, names};
 use crate::SnapshotError;
 use crate::error::Result;
 
@@ -134,7 +134,7 @@ impl<'a> Walker<'a> {
             let below = names(entry.path());
             let Some((name, parent)) = below.split_last() else { return Ok(Step::Continue) };
             if path.len() + below.len() > MAX_DEPTH {
-                return Err(SnapshotError::TooManyLinks(entry.path().display().to_string()));
+                return Err(TOO_DEEP);
             }
             let Some(dir) = descend(top, parent) else { return Ok(Step::Continue) };
             if !dir.children.contains_key(name) {

@@ -378,6 +378,29 @@ fn many_files_hash_the_same_in_any_number_of_threads_root() {
     assert_eq!(one_by_one.sum("/", &plain()), whole);
 }
 
+#[test]
+fn deep_trees_are_hashed_and_deeper_ones_refused() {
+    // The smallest stack that threads here have.
+    let run = || {
+        for (depth, fits) in [(500, true), (520, false)] {
+            let mut tree = Tree::new(&[]);
+            let path = vec!["d"; depth].join("/");
+            tree.root.create_dir_all(&path, 0o755, None, None).unwrap();
+            let opts = [plain(), include(&["**/x"], false), include(&["d"], true)];
+            for opts in opts {
+                match tree.try_sum("/", &opts) {
+                    Ok(_) => assert!(fits),
+                    Err(error) => assert!(!fits && matches!(error, SnapshotError::TooDeep { .. }), "{error}"),
+                }
+            }
+            let mut received = Received::new(&[&format!("{path} dir")]);
+            assert_eq!(received.sum("nosuch", &plain()).unwrap_err().is_not_found(), fits);
+            tree.root.remove_all("d").unwrap();
+        }
+    };
+    std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
+}
+
 /// A transfer that reports what it writes.
 struct Received(HashTree);
 

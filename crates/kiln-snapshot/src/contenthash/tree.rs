@@ -7,8 +7,13 @@ use std::path::{Component, Path};
 
 use kiln_digest::{Digest, Hasher};
 
-/// Deeper trees are refused: the kernel cannot even name such paths, and work on them here is recursive.
-pub(crate) const MAX_DEPTH: usize = 2048;
+use crate::SnapshotError;
+
+/// Deeper trees are refused, because work on them here is recursive.
+pub(crate) const MAX_DEPTH: usize = 512;
+
+/// The error for it.
+pub(crate) const TOO_DEEP: SnapshotError = SnapshotError::TooDeep { what: "directories", limit: MAX_DEPTH };
 
 /// One path element.
 pub(crate) type Name = Box<[u8]>;
@@ -45,6 +50,8 @@ pub struct HashTree {
     pub(crate) root: Dir,
     /// Hard links whose target may still be reported: target to links.
     pub(super) links: HashMap<Names, Vec<Names>>,
+    /// Something was reported that lies too deep. The tree then has no digests to give.
+    pub(crate) too_deep: bool,
     /// Something was learned or reported since the tree was loaded or saved.
     pub(crate) changed: bool,
 }
@@ -120,6 +127,7 @@ impl HashTree {
     fn insert(&mut self, path: Names, node: Node) {
         let Some((name, parent)) = path.split_last() else { return };
         if path.len() > MAX_DEPTH {
+            self.too_deep = true;
             return;
         }
         let linked = match &node {

@@ -147,3 +147,26 @@ fn both_drivers_merge_the_same_root() {
         }
     });
 }
+
+#[test]
+fn merges_may_be_nested_by_the_thousand_and_differences_not_root() {
+    private_async(|| async {
+        let store = Store::new(DriverChoice::Overlay);
+        let layers: Vec<Snapshot> = (0..20).map(|n| store.layer(None, &[&format!("f{n} = {n}")])).collect();
+        let mut all = layers[0].clone();
+        for n in 1..3000 {
+            all = store.merge(&[all, layers[n % 20].clone()], NewRef::default()).unwrap().unwrap();
+        }
+        assert_eq!(store.layers(&all).len(), 3000);
+        let mut diff = store.layer(Some(&layers[0]), &["x = 1"]);
+        let error = (0..200).find_map(|n| {
+            let next = store.diff(Some(&layers[n % 20]), Some(&diff), NewRef::default());
+            next.map(|next| diff = next.unwrap()).err()
+        });
+        assert!(matches!(error, Some(SnapshotError::TooDeep { .. })), "{error:?}");
+        drop((all, diff));
+        let removed = store.prune(&crate::PruneOpts::default(), &Default::default(), |_| ()).await;
+        removed.unwrap();
+        assert_eq!(store.list(&Default::default()).await.unwrap().len(), 20);
+    });
+}
