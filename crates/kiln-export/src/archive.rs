@@ -5,8 +5,9 @@ use crate::stream::{ChunkWriter, stream};
 use crate::{ArchiveFormat, ArchiveOptions, ExportContext, ExportError, ExportInput, index_json};
 use jiff::Timestamp;
 use kiln_content::ContentStore;
+use kiln_digest::Digest;
 use kiln_fs::tar::{Entry, EntryKind, TarError, Writer};
-use kiln_oci::{Descriptor, Reference, annotation};
+use kiln_oci::{Reference, annotation};
 use kiln_session::FileRequest;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -49,7 +50,7 @@ pub(crate) async fn export(
 #[derive(Clone, Debug)]
 enum Content {
     Dir,
-    Blob(Descriptor),
+    Blob(Digest, u64),
     Bytes(u32, Vec<u8>),
 }
 
@@ -60,7 +61,8 @@ fn files(
     names: &[Reference],
 ) -> Result<BTreeMap<String, Content>, ExportError> {
     let dirs = ["blobs/", "blobs/sha256/"].map(|dir| (dir.to_string(), Content::Dir));
-    let blobs = image.blobs.iter().map(|blob| (index_json::blob_path(blob), Content::Blob(blob.clone())));
+    let blobs =
+        image.blobs.iter().map(|blob| (index_json::blob_path(blob), Content::Blob(blob.digest, blob.size)));
     let mut files: BTreeMap<_, _> = dirs.into_iter().chain(blobs).collect();
     files.insert("oci-layout".into(), Content::Bytes(0o444, br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()));
     files.insert("index.json".into(), Content::Bytes(0o644, index_json::index(&image.root, names)?));
@@ -83,11 +85,11 @@ fn write(
             Content::Bytes(mode, data) => {
                 tar.append(&entry(&path, EntryKind::File, mode, data.len() as u64), data.as_slice())
             }
-            Content::Blob(blob) => {
-                let mut reader = content.reader(&blob.digest)?;
-                let written = tar.append(&entry(&path, EntryKind::File, 0o444, blob.size), &mut reader);
+            Content::Blob(digest, size) => {
+                let mut reader = content.reader(&digest)?;
+                let written = tar.append(&entry(&path, EntryKind::File, 0o444, size), &mut reader);
                 // Meeting the end is what verifies it: a broken blob ends the archive.
-                written.and_then(|()| Ok(drop(reader.read(&mut [0])?)))
+                written.and_then(|()| reader.read(&mut [0]).map(drop).map_err(TarError::from))
             }
         }
         .map_err(failed)?;

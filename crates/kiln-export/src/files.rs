@@ -254,7 +254,7 @@ fn write_part(
     // First path of each inode that has several names.
     let mut links: HashMap<u64, PathBuf> = HashMap::new();
     walk::walk(root, ".", |entry| -> Result<Step, Failure> {
-        let meta: Metadata = entry.metadata()?.clone();
+        let meta: Metadata = *entry.metadata()?;
         let path = dir.join(entry.path());
         // Sockets have no form in a tar.
         let Some(mut out) = Entry::from_metadata(&path, &meta) else { return Ok(Step::Continue) };

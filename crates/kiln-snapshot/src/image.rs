@@ -1,6 +1,6 @@
 //! Image layers: known by descriptor, fetched and unpacked when their files are needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -176,9 +176,8 @@ impl Snapshots {
         if !layers.is_empty() {
             self.unpack_layers(layers, provider, progress).await?;
         }
-        // Inner ones first: a merge needs its parts.
-        for record in in_order(&snapshot.record) {
-            if matches!(record.shape, Shape::Merge(_) | Shape::Diff { .. }) && record.meta().stack.is_none() {
+        for record in to_assemble(&snapshot.record) {
+            if record.meta().stack.is_none() {
                 let _work = record.work.lock().await;
                 let (inner, record) = (self.0.clone(), record.clone());
                 blocking(move || inner.materialise(&record)).await?;
@@ -374,11 +373,30 @@ fn collect(record: &Arc<Record>, into: &mut BTreeMap<SnapshotId, Arc<Record>>) {
     }
 }
 
-/// The same, each after all it is made of.
-fn in_order(record: &Arc<Record>) -> Vec<Arc<Record>> {
+/// The merges and differences that must be mountable for this snapshot to be, each after those it needs.
+fn to_assemble(record: &Arc<Record>) -> Vec<Arc<Record>> {
     let mut all = BTreeMap::new();
     collect(record, &mut all);
-    bottom_up(&all.into_values().collect::<Vec<_>>())
+    let mut needed = BTreeSet::new();
+    let mut todo = vec![record];
+    while let Some(record) = todo.pop() {
+        if !needed.insert(&record.id) {
+            continue;
+        }
+        // A merge directly in a merge is put together by the outer one.
+        let mut parts: Vec<&Arc<Record>> =
+            record.shape.parents().into_iter().map(|(_, parent)| parent).collect();
+        while let Some(part) = parts.pop() {
+            match (&record.shape, &part.shape) {
+                (Shape::Merge(_), Shape::Merge(inner)) => parts.extend(inner),
+                _ => todo.push(part),
+            }
+        }
+    }
+    let assembled = |record: &Arc<Record>| matches!(record.shape, Shape::Merge(_) | Shape::Diff { .. });
+    let mut sorted = bottom_up(&all.values().cloned().collect::<Vec<_>>());
+    sorted.retain(|record| needed.contains(&record.id) && assembled(record));
+    sorted
 }
 
 /// Sorts records so that each comes after those it is made of.

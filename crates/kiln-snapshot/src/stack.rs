@@ -292,9 +292,14 @@ impl Inner {
         let target_path = self.fs_dir(dir);
         let target = Root::open(&target_path)?;
         let mut layers = leaves(record);
-        if let Shape::Merge(parts) = &record.shape
-            && let Some(first) = parts.first()
+        // The first part is copied as it is; of a merge in a merge, its first part.
+        let mut first = record;
+        while let Shape::Merge(parts) = &first.shape
+            && let Some(part) = parts.first()
         {
+            first = part;
+        }
+        if first.id != record.id {
             if let Some(whole) = self.dirs(first)?.last() {
                 copy_tree(&self.fs_dir(*whole), &target_path, Content::Copy)?;
             }

@@ -161,3 +161,69 @@ async fn a_broken_blob_leaves_no_file() {
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     assert!(!w.path("file").exists(), "the client took a torn archive for a whole one");
 }
+
+/// A Docker Engine with a folder of its own; asked to end when dropped.
+struct Docker {
+    child: std::process::Child,
+    host: String,
+}
+
+impl Docker {
+    fn start(dir: &Path) -> Self {
+        let path = |name: &str| dir.join(name).display().to_string();
+        let host = format!("unix://{}", path("sock"));
+        let mut command = Command::new("dockerd");
+        command.args(["--host", &host, "--data-root", &path("data"), "--exec-root", &path("exec")]);
+        command.args(["--pidfile", &path("pid"), "--iptables=false", "--ip6tables=false", "--bridge=none"]);
+        command
+            .args(["--storage-driver=vfs"])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        let docker = Self { child: command.spawn().unwrap(), host };
+        for _ in 0..200 {
+            if Command::new("docker")
+                .args(["--host", &docker.host, "version"])
+                .output()
+                .unwrap()
+                .status
+                .success()
+            {
+                return docker;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("dockerd does not answer");
+    }
+
+    fn run(&self, args: &[&str]) -> String {
+        tool("docker", &[&["--host", &self.host], args].concat())
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_docker_engine_started_by_root_loads_the_archive() {
+    if !require(&[Need::Root, Need::Program("dockerd"), Need::Program("docker")]) {
+        return;
+    }
+    let w = World::new().await;
+    let base = w.layer(None, &[("etc/", ""), ("etc/a", "one")]);
+    let top = w.layer(Some(&base), &[("b", "two")]);
+    let dir = tempfile::tempdir().unwrap();
+    let docker = Docker::start(dir.path());
+    for oci in ["true", "false"] {
+        let name = format!("app:{oci}");
+        let attrs = [("name", name.as_str()), ("oci-mediatypes", oci)];
+        let response = w.export("docker", &attrs, 0, &single(Some(top.clone()))).await.unwrap();
+        docker.run(&["load", "-q", "-i", &w.path("file").display().to_string()]);
+        let seen =
+            docker.run(&["image", "inspect", "-f", "{{.Id}} {{len .RootFS.Layers}} {{.Config.Cmd}}", &name]);
+        assert_eq!(seen.trim(), format!("{} 2 [sh]", response["containerimage.config.digest"]));
+    }
+}

@@ -45,6 +45,16 @@ fn later_parts_win_and_deletions_count_root() {
             let twice =
                 merged(&store, &[base.clone(), store.layer(Some(&base), &["a = x"]), base.clone()]).await;
             assert_eq!(store.listing(&twice)[0], "a = base 644");
+            let nested = merged(
+                &store,
+                &[
+                    store.merge(&[base.clone(), one.clone()], NewRef::default()).unwrap().unwrap(),
+                    two.clone(),
+                ],
+            )
+            .await;
+            assert_eq!(store.listing(&nested), store.listing(&all), "{driver:?}");
+            drop(nested);
             // Something built on a merge.
             let step = store.layer(Some(&all), &["- d/x", "new = 1"]);
             assert_eq!(store.listing(&step).len(), 5);
