@@ -284,7 +284,7 @@ impl<'de> Deserialize<'de> for IntOrText {
 
 /// Why a configuration file was refused.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
+pub enum ConfigError {
     /// It exists but cannot be read.
     #[error("failed to read config {path}: {source}")]
     Read {

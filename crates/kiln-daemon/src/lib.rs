@@ -12,5 +12,6 @@ mod serve;
 mod watched;
 mod wire;
 
+pub use config::ConfigError;
 pub use options::{DEFAULT_CONFIG, Options, OptionsError};
 pub use serve::{DaemonError, InProcess, isolate, run};

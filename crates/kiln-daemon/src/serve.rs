@@ -35,7 +35,7 @@ pub enum DaemonError {
     Listen(#[from] ListenError),
     /// The state directory, the sandbox.
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(Box<EngineError>),
     /// What the process may not do.
     #[error("kiln needs privileges that this process does not have: {}; run it as root", .0.join(", "))]
     Privileges(Vec<String>),
@@ -48,6 +48,12 @@ pub enum DaemonError {
     /// The server.
     #[error("serve: {0}")]
     Transport(#[from] tonic::transport::Error),
+}
+
+impl From<EngineError> for DaemonError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(Box::new(error))
+    }
 }
 
 /// Runs the daemon until a signal or idleness ends it. Must be called before the process has other threads: the
@@ -102,6 +108,7 @@ async fn serve(settings: Settings) -> Result<(), DaemonError> {
     let listeners =
         settings.addr.iter().map(|a| listen::listen(a, uid, gid)).collect::<Result<Vec<_>, _>>()?;
     let engine = Engine::open(settings.engine).await?;
+    raise_file_limit();
     let activity = Activity::new();
     let router = router(&engine, &activity);
     tracing::info!(addresses = ?settings.addr, "ready");
@@ -114,6 +121,17 @@ async fn serve(settings: Settings) -> Result<(), DaemonError> {
         tracing::warn!("some work did not stop in time");
     }
     ended
+}
+
+/// Many steps and deep trees at once need many descriptors. After the sandbox helper has started: steps keep the limit
+/// that the daemon was given.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "raise the limit of open files");
+    }
 }
 
 fn router(engine: &Engine, activity: &Activity) -> Router {
@@ -198,7 +216,9 @@ impl InProcess {
         // Serving would end with the last connection that comes; it must end with this one instead.
         let incoming = stream::once(async { Ok::<_, std::io::Error>(stream) }).chain(stream::pending());
         tokio::spawn(async move {
-            if let Err(error) = router.serve_with_incoming_shutdown(incoming.boxed(), gone.cancelled_owned()).await {
+            if let Err(error) =
+                router.serve_with_incoming_shutdown(incoming.boxed(), gone.cancelled_owned()).await
+            {
                 tracing::warn!(%error, "serve");
             }
             let _ = tokio::time::timeout(STOP_LIMIT, engine.close()).await;

@@ -5,6 +5,7 @@
 
 mod builds;
 mod entitle;
+mod export;
 mod gc;
 mod host;
 mod hub;

@@ -98,7 +98,10 @@ impl Engine {
         let sources = Sources::new(SourcesConfig {
             registry: registry.clone(),
             snapshots: snapshots.clone(),
-            git: GitConfig::default(),
+            git: GitConfig {
+                prepare: Some(Arc::new(kiln_sys::process::tie_to_parent)),
+                ..GitConfig::default()
+            },
             scratch: run_dir.clone(),
         })?;
         let records = ImageRecords::open(db)?;

@@ -2,21 +2,17 @@
 
 use crate::builds::Running;
 use crate::host::BuildHost;
-use crate::hub::Synthetic;
-use crate::image::HubProgress;
 use crate::observer::HubObserver;
 use crate::refs::Refs;
 use crate::{Engine, SolveInput, SolveRequest, SolveResponse, entitle};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use kiln_export::{ExportContext, ExportInput, Exporter};
+use kiln_export::{ExportInput, Exporter};
 use kiln_frontend::FrontendResult;
 use kiln_llb::errdefs::{BuildError, Code, Detail};
 use kiln_solver::JobId;
-use kiln_source::image::{LayerStatuses, RegistryLayers};
-use kiln_worker::{Ref, session_context};
+use kiln_worker::Ref;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// What a frontend or a graph came to, before it is built.
 struct Outcome {
@@ -78,7 +74,9 @@ impl Engine {
         let refs = Refs::new(job, Box::new(check));
         let outcome = self.outcome(request, running, &refs).boxed().await?;
         let built = build_all(&refs, &outcome).boxed().await?;
-        let response = self.export(request, exporters, running, built, outcome.metadata).boxed().await?;
+        let refs = built.into_iter().map(|(platform, r)| (platform, r.0)).collect();
+        let input = ExportInput { refs, metadata: outcome.metadata };
+        let response = self.export(&running.hub, &request.session, exporters, &input).boxed().await?;
         tracing::debug!(id = request.id, steps = ?observer.steps(), "built");
         Ok(SolveResponse { exporter_response: response })
     }
@@ -116,45 +114,6 @@ impl Engine {
                 Ok(Outcome { refs, metadata })
             }
         }
-    }
-
-    async fn export(
-        &self,
-        request: &SolveRequest,
-        exporters: &[Exporter],
-        running: &Running,
-        built: Vec<(Option<String>, Ref)>,
-        metadata: BTreeMap<String, Vec<u8>>,
-    ) -> Result<BTreeMap<String, String>, BuildError> {
-        let refs = built.into_iter().map(|(platform, r)| (platform, r.0)).collect();
-        let input = Arc::new(ExportInput { refs, metadata });
-        let mut response = BTreeMap::new();
-        for (index, exporter) in exporters.iter().enumerate() {
-            let shown = Synthetic::start(&running.hub, exporter.name());
-            let access = session_context(&self.0.sessions, &request.session).access;
-            let progress = Arc::new(HubProgress::new(&running.hub, shown.digest()));
-            let cx = ExportContext {
-                snapshots: &self.0.snapshots,
-                content: &self.0.content,
-                sessions: &self.0.sessions,
-                session: &request.session,
-                registry: &self.0.registry,
-                provider: &RegistryLayers::new(
-                    self.0.registry.clone(),
-                    self.0.content.clone(),
-                    access.clone(),
-                ),
-                layers: &LayerStatuses::new(progress.clone()),
-                access,
-                progress: &*progress,
-                records: &self.0.records,
-                index,
-            };
-            let done = kiln_export::export(exporter, &input, &cx).await;
-            shown.finish(done.as_ref().err().map(ToString::to_string).as_deref());
-            response.extend(done.map_err(|e| BuildError::msg(e.to_string()))?);
-        }
-        Ok(response)
     }
 }
 

@@ -390,6 +390,6 @@ async fn root_the_host_is_out_of_sight() {
     assert_eq!(lines[0], "0", "{lines:?}");
     // The shell, ls and wc at most.
     assert!(lines[1].parse::<u32>().unwrap() <= 3, "{lines:?}");
-    assert_eq!(&lines[2..], [&format!("HOME=/root"), common::PATH, "PWD=/", "SHLVL=1", "0", "/", "2"]);
+    assert_eq!(&lines[2..], ["HOME=/root", common::PATH, "PWD=/", "SHLVL=1", "0", "/", "2"]);
     canary.check();
 }

@@ -259,6 +259,18 @@ pub fn die_with_parent(signal: Option<Signal>) -> Result<()> {
         .map_err(|e| Error::new(Call::Prctl, "PR_SET_PDEATHSIG", e))
 }
 
+/// Makes a child of `command` die (SIGKILL) with the thread that starts it, and gives it the umask 022. Start it from a
+/// thread that lives as long as the process, such as a worker of the async runtime (prctl(2), PR_SET_PDEATHSIG).
+pub fn tie_to_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let set = || {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        die_with_parent(Some(Signal::KILL)).map_err(std::io::Error::from)
+    };
+    // SAFETY: between fork and exec only two system calls are made; nothing allocates or locks.
+    unsafe { command.pre_exec(set) };
+}
+
 /// Gives the process an empty session keyring of its own, so that it cannot use the keys of its maker.
 ///
 /// EDQUOT when the user has too many keys; ENOSYS or EPERM where keyrings are not to be had at all.

@@ -76,7 +76,7 @@ async fn spec(
     spec.read_only_root = prepared.read_only_root;
     spec.mounts = files.into_iter().map(|(dest, text)| plain_file(dest, text)).collect();
     spec.mounts.append(&mut prepared.sandbox);
-    spec.env = environment(meta, secrets).into_iter().map(Into::into).collect();
+    spec.env = environment(meta, secrets);
     spec.cwd = PathBuf::from(&meta.cwd);
     (spec.uid, spec.gid, spec.additional_gids) = (user.uid, user.gid, user.additional_gids);
     spec.hostname = hostname.to_string();

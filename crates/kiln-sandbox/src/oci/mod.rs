@@ -230,8 +230,7 @@ fn last_error(log: &Path) -> Option<String> {
     String::from_utf8_lossy(&text)
         .lines()
         .filter_map(|line| serde_json::from_str::<LogLine>(line).ok())
-        .filter(|line| line.level == "error" && !line.msg.is_empty())
-        .last()
+        .rfind(|line| line.level == "error" && !line.msg.is_empty())
         .map(|line| line.msg)
 }
 

@@ -1,5 +1,5 @@
 //! A root with busybox, and short ways to run things in it.
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::print_stderr)]
 
 use kiln_sandbox::{
     Executor, ExitStatus, Launcher, LauncherConfig, Process, ProcessSpec, SandboxError, Stdio,

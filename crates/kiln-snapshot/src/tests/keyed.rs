@@ -36,7 +36,7 @@ fn a_context_is_updated_in_place_root() {
         store.on_removed(move |id| told.lock().unwrap().push(id.clone()));
         let mut update = store.update_keyed(key, new()).unwrap();
         assert!(update.incremental);
-        assert_eq!(*gone.lock().unwrap(), [first_id.clone()], "the old version is no more");
+        assert_eq!(*gone.lock().unwrap(), std::slice::from_ref(&first_id), "the old version is no more");
         assert!(store.get(&first_id).is_none());
         put(&mut update, "a", "changed");
         let second = update.commit().unwrap();

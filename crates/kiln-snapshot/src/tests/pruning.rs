@@ -46,9 +46,9 @@ fn only_what_nobody_needs_goes_root() {
         assert!(list.iter().find(|r| r.id == base_id).unwrap().in_use, "by its child");
         assert!(!list.iter().find(|r| r.id == side_id).unwrap().in_use);
         assert!(list.iter().all(|r| r.size >= 4096), "{list:?}");
-        assert_eq!(list.iter().find(|r| r.id == side_id).unwrap().parents, [base_id.clone()]);
+        assert_eq!(list.iter().find(|r| r.id == side_id).unwrap().parents, std::slice::from_ref(&base_id));
         let removed = prune(&store, PruneOpts { all: true, ..PruneOpts::default() }).await;
-        assert_eq!(ids(&removed), [side_id.clone()]);
+        assert_eq!(ids(&removed), std::slice::from_ref(&side_id));
         assert!(removed[0].size >= 4096);
         assert_eq!(*gone.lock().unwrap(), [side_id]);
         assert_eq!(store.entries("snapshots"), 2);
