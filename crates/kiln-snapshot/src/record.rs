@@ -113,7 +113,8 @@ impl Record {
             id,
             diff_depth: shape.diff_depth(),
             shape,
-            created,
+            // As precise as the table: an image made of it must not change when the daemon is started again.
+            created: crate::catalog::from_millis(crate::catalog::to_millis(created)),
             meta: Mutex::new(meta),
             handles: AtomicUsize::new(0),
             work: tokio::sync::Mutex::new(()),

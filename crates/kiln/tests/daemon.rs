@@ -34,10 +34,14 @@ fn wait_for(what: &str, limit: Duration, test: impl Fn() -> bool) -> Duration {
 #[test]
 fn the_cache_survives_restart_and_kill_root() {
     let Some(mut w) = world() else { return };
-    let _ = w.build(FILE, &[]).success();
+    let iid = w.env.path().join("iid");
+    let image = ["--output", "type=image", "-t", "a", "--iidfile", iid.to_str().unwrap()];
+    let _ = w.build(FILE, &image).success();
+    let id = std::fs::read_to_string(&iid).unwrap();
     assert_eq!(w.daemon.take().unwrap().stop(), Some(0));
     w.start();
-    assert_eq!(w.build(FILE, &[]).success().cached(), 2, "after a stop");
+    assert_eq!(w.build(FILE, &image).success().cached(), 2, "after a stop");
+    assert_eq!(std::fs::read_to_string(&iid).unwrap(), id, "the same image");
     w.daemon.take().unwrap().kill();
     w.start();
     assert_eq!(w.build(FILE, &[]).success().cached(), 2, "after kill -9");
