@@ -18,6 +18,10 @@ use crate::{Address, Client, ConnectError};
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long to wait for somebody else's daemon when ours ended: two clients may have started one at the same time.
 const GRACE: Duration = Duration::from_secs(2);
+/// The same when ours ended because another has the state directory; then ours is tried again,
+const BUSY_GRACE: Duration = Duration::from_millis(300);
+/// for so long: a daemon that ends closes its socket first and lets its state go seconds later.
+const HANDOVER: Duration = Duration::from_secs(8);
 /// First and longest pause between attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 /// Bytes of the log that an error shows.
@@ -34,6 +38,8 @@ pub struct Autostart {
     pub arguments: Vec<OsString>,
     /// Where its output goes; appended to. The directory is made if it is missing.
     pub log: PathBuf,
+    /// Its exit status when another daemon has the state directory.
+    pub busy: i32,
 }
 
 /// Connects to the daemon at `address`; if none answers, starts one and waits for it.
@@ -41,27 +47,58 @@ pub async fn find_or_start(address: &Address, autostart: &Autostart) -> Result<C
     if let Ok(client) = Client::connect(address).await {
         return Ok(client);
     }
-    let spawned = |source| ConnectError::Spawn { program: autostart.program.clone(), source };
-    let (mut log, begin) = open_log(&autostart.log).map_err(spawned)?;
-    let mut ended = spawn(autostart, &log).map_err(spawned)?;
+    let path = autostart.log.clone();
+    let (mut log, begin) =
+        open_log(&path).map_err(|source| ConnectError::Log { log: path.clone(), source })?;
+    let handed_over = Instant::now() + HANDOVER;
+    loop {
+        let ended = spawn(autostart, &log)
+            .map_err(|source| ConnectError::Spawn { program: autostart.program.clone(), source })?;
+        match answer(address, autostart, ended).await {
+            Answer::Client(client) => return Ok(client),
+            Answer::Ended(Some(status))
+                if status.code() == Some(autostart.busy) && Instant::now() < handed_over => {}
+            Answer::Ended(status) => {
+                let status = status.map_or("unknown exit".to_string(), |s| s.to_string());
+                return Err(ConnectError::Ended { status, log: path, tail: tail(&mut log, begin) });
+            }
+            Answer::Silence => {
+                let address = address.clone();
+                return Err(ConnectError::Silent { address, log: path, tail: tail(&mut log, begin) });
+            }
+        }
+    }
+}
+
+/// What became of a daemon that was started.
+enum Answer {
+    Client(Client),
+    Ended(Option<ExitStatus>),
+    Silence,
+}
+
+/// Tries until a daemon answers, ours or another, or there is no hope of that.
+async fn answer(
+    address: &Address,
+    autostart: &Autostart,
+    mut ended: oneshot::Receiver<Option<ExitStatus>>,
+) -> Answer {
     let mut deadline = Instant::now() + PATIENCE;
     let (mut pause, longest) = PAUSES;
-    let mut status: Option<String> = None;
+    let mut end = None;
     loop {
         if let Ok(client) = Client::connect(address).await {
-            return Ok(client);
+            return Answer::Client(client);
         }
         if Instant::now() >= deadline {
-            let (log_path, tail) = (autostart.log.clone(), tail(&mut log, begin));
-            return Err(match status {
-                Some(status) => ConnectError::Ended { status, log: log_path, tail },
-                None => ConnectError::Silent { address: address.clone(), log: log_path, tail },
-            });
+            return end.map_or(Answer::Silence, Answer::Ended);
         }
         tokio::select! {
-            end = &mut ended, if status.is_none() => {
-                status = Some(end.ok().flatten().map_or("unknown exit".to_string(), |s| s.to_string()));
-                deadline = deadline.min(Instant::now() + GRACE);
+            status = &mut ended, if end.is_none() => {
+                let status = status.ok().flatten();
+                let is_busy = status.and_then(|s| s.code()) == Some(autostart.busy);
+                deadline = deadline.min(Instant::now() + if is_busy { BUSY_GRACE } else { GRACE });
+                end = Some(status);
             }
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(longest),
         }
@@ -124,6 +161,7 @@ mod tests {
             program: "/bin/sh".into(),
             arguments: ["-c", script].map(OsString::from).into(),
             log: dir.join("new/log"),
+            busy: 75,
         };
         (Address::Unix(dir.join("sock")), autostart)
     }
@@ -146,6 +184,27 @@ mod tests {
         };
         assert_eq!(log, &autostart.log);
         assert!(!tail.contains("older words"));
+    }
+
+    #[tokio::test]
+    async fn a_daemon_whose_state_is_still_in_use_is_started_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let count = dir.path().join("count");
+        // Busy twice, then broken.
+        let script = format!("echo x >> {0}; [ $(wc -l < {0}) -lt 3 ] && exit 75; exit 4", count.display());
+        let (address, autostart) = shell(dir.path(), &script);
+        let error = find_or_start(&address, &autostart).await.unwrap_err().to_string();
+        assert!(error.starts_with("the daemon did not start (exit status: 4)"), "{error}");
+        assert_eq!(std::fs::read_to_string(&count).unwrap().lines().count(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_cannot_be_written_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (address, mut autostart) = shell(dir.path(), "");
+        autostart.log = "/dev/null/log".into();
+        let error = find_or_start(&address, &autostart).await.unwrap_err().to_string();
+        assert!(error.starts_with("log of the daemon /dev/null/log: "), "{error}");
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use kiln_llb::errdefs::BuildError;
+use kiln_llb::errdefs::{BuildError, Code};
 use kiln_proto::google::rpc;
 use prost::Message;
 use tonic::Status;
@@ -23,6 +23,14 @@ pub enum ConnectError {
     Spawn {
         /// What was run.
         program: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The log of a daemon to be started cannot be opened.
+    #[error("log of the daemon {log}: {source}")]
+    Log {
+        /// The file.
+        log: PathBuf,
         /// Why not.
         source: std::io::Error,
     },
@@ -50,17 +58,36 @@ pub enum ConnectError {
 
 /// An answer of the daemon as an error of a build, with its details.
 pub(crate) fn build_error(status: Status) -> BuildError {
+    // Only what went wrong on this side has a cause.
+    if let Some(cause) = innermost(&status) {
+        return BuildError::new(Code::Unavailable, format!("the connection to the daemon broke: {cause}"));
+    }
     let details = rpc::Status::decode(status.details()).map(|s| s.details).unwrap_or_default();
     let details = details.into_iter().map(|any| (any.type_url, any.value));
     BuildError::from_wire(status.code().into(), status.message().to_string(), details)
 }
 
+fn innermost(error: &dyn std::error::Error) -> Option<String> {
+    let causes = std::iter::successors(error.source(), |e| e.source());
+    causes.last().map(ToString::to_string)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kiln_llb::errdefs::{Code, Detail};
+    use kiln_llb::errdefs::Detail;
     use kiln_proto::google::protobuf::Any;
     use tonic::Code as Grpc;
+
+    #[test]
+    fn a_broken_connection_is_named() {
+        let gone = std::io::Error::new(std::io::ErrorKind::BrokenPipe, "broken pipe");
+        let error = build_error(Status::from_error(gone.into()));
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (Code::Unavailable, "the connection to the daemon broke: broken pipe")
+        );
+    }
 
     #[test]
     fn details_are_decoded_and_kept() {

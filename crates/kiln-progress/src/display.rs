@@ -122,7 +122,7 @@ impl<W: Write> Display<W> {
         for v in failed {
             writeln!(self.out, "------\n > {}:", v.name)?;
             for line in v.log.last_lines(lines) {
-                self.out.write_all(line)?;
+                self.out.write_all(&crate::log::overwritten(line))?;
                 self.out.write_all(b"\n")?;
             }
             writeln!(self.out, "------")?;

@@ -2,6 +2,7 @@
 
 use crate::interval::seconds;
 use jiff::SignedDuration;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use unicode_width::UnicodeWidthChar as _;
 
@@ -84,6 +85,15 @@ impl Log {
     pub(crate) fn window(&self, width: usize, limit: usize) -> Vec<String> {
         self.window.rows(width, limit)
     }
+}
+
+/// What a terminal leaves of a line in which carriage returns go back to its begin, such as that of a progress bar:
+/// its time and what was written last.
+pub(crate) fn overwritten(line: &[u8]) -> Cow<'_, [u8]> {
+    let mut parts = line.rsplit(|b| *b == b'\r').filter(|p| !p.is_empty());
+    let (Some(last), true) = (parts.next(), line.contains(&b'\r')) else { return line.into() };
+    let time = line.iter().position(|b| *b == b' ').map_or(0, |at| at + 1);
+    if parts.next().is_none() { last.into() } else { [&line[..time], last].concat().into() }
 }
 
 /// Seconds as lines have them: more decimals while few.

@@ -150,7 +150,8 @@ impl Plain {
         self.current = Some(id);
         trace.changed.remove(&id);
         let v = &mut trace.vertices[id];
-        if v.is_completed() && !is_open {
+        // What failed may leave a counter open for good.
+        if v.is_completed() && (!is_open || !v.error.is_empty()) {
             self.current = None;
             v.news = 0;
             v.log.end_line();

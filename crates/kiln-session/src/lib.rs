@@ -27,7 +27,7 @@ pub use headers::{SessionHeaders, decode_values, encode_values};
 pub use health::HealthPolicy;
 pub use manager::{Lookup, SessionManager};
 pub use pipe::{BytesPipe, DEFAULT_CHUNK};
-pub use raw::{ByteUpload, Incoming, RawStream, Role};
+pub use raw::{ByteUpload, Incoming, RawStream, Role, Wanted};
 pub use server::Server;
 pub use session::{DirectoryRequest, FileRequest, Session};
 

@@ -83,7 +83,7 @@ impl RawStream {
     }
 
     pub(crate) fn into_upload(self) -> ByteUpload {
-        ByteUpload { outgoing: self.outgoing, incoming: self.incoming }
+        ByteUpload::new(self.outgoing, self.incoming)
     }
 }
 
@@ -95,10 +95,17 @@ fn io_error(status: Status) -> io::Error {
     }
 }
 
-/// An archive on its way to the client.
-pub struct ByteUpload {
-    outgoing: mpsc::Sender<Bytes>,
-    incoming: Incoming,
+/// An archive on its way to the client. Dropped before [`finish`](Self::finish) it is cut off, not ended: the client
+/// must not take a torn file for a whole one.
+pub struct ByteUpload(Option<(mpsc::Sender<Bytes>, Incoming)>);
+
+/// What a client wants of an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The next bytes.
+    More,
+    /// Nothing: it has the file already (`AlreadyExists`, spec wire.md section 5).
+    Nothing,
 }
 
 impl std::fmt::Debug for ByteUpload {
@@ -111,34 +118,55 @@ impl std::fmt::Debug for ByteUpload {
 const MAX_PIECE: usize = 3 << 20;
 
 impl ByteUpload {
+    fn new(outgoing: mpsc::Sender<Bytes>, incoming: Incoming) -> Self {
+        Self(Some((outgoing, incoming)))
+    }
+
     /// Sends the next bytes; waits while the client is slower. Pieces of 32 KiB to 1 MiB serve best.
-    pub async fn write(&mut self, data: Bytes) -> Result<(), Status> {
+    pub async fn write(&mut self, data: Bytes) -> Result<Wanted, Status> {
+        let Some((outgoing, incoming)) = &mut self.0 else { return Ok(Wanted::Nothing) };
         let mut rest = data;
         while !rest.is_empty() {
             let piece = rest.split_to(rest.len().min(MAX_PIECE));
-            if self.outgoing.send(Chunk::wrap(piece)).await.is_err() {
+            if outgoing.send(Chunk::wrap(piece)).await.is_err() {
                 // The client ended the call; its status says why.
-                return match self.incoming.try_next().await {
-                    Err(status) => Err(status),
-                    Ok(_) => Err(Status::aborted("the client stopped reading the archive")),
+                return match verdict(incoming).await? {
+                    Wanted::Nothing => Ok(Wanted::Nothing),
+                    Wanted::More => Err(Status::aborted("the client stopped reading the archive")),
                 };
             }
         }
-        Ok(())
+        Ok(Wanted::More)
     }
 
-    /// Sends the end and waits until the client has stored everything. `AlreadyExists` from the client means that it
-    /// needs nothing and is a success (spec wire.md section 5).
-    pub async fn finish(self) -> Result<(), Status> {
-        let Self { outgoing, mut incoming } = self;
+    /// Sends the end and waits until the client has stored everything, or says that it needs nothing.
+    pub async fn finish(mut self) -> Result<(), Status> {
+        let Some((outgoing, mut incoming)) = self.0.take() else { return Ok(()) };
         drop(outgoing);
-        loop {
-            match incoming.try_next().await {
-                Ok(Some(_)) => {}
-                Ok(None) => return Ok(()),
-                Err(status) if status.code() == tonic::Code::AlreadyExists => return Ok(()),
-                Err(status) => return Err(status),
-            }
+        verdict(&mut incoming).await.map(drop)
+    }
+}
+
+/// Waits for the end of the call.
+async fn verdict(incoming: &mut Incoming) -> Result<Wanted, Status> {
+    loop {
+        match incoming.try_next().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(Wanted::More),
+            Err(status) if status.code() == tonic::Code::AlreadyExists => return Ok(Wanted::Nothing),
+            Err(status) => return Err(status),
+        }
+    }
+}
+
+impl Drop for ByteUpload {
+    fn drop(&mut self) {
+        let Some((outgoing, incoming)) = self.0.take() else { return };
+        // Without its reader the call is reset. The end of our messages would be a proper end if it came first, so
+        // they stay open until nobody listens any more.
+        drop(incoming);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { outgoing.closed().await });
         }
     }
 }

@@ -214,3 +214,35 @@ fn quiet_shows_what_failed() {
     assert_eq!(out, "------\n > a:\n0.100 why\n------\n");
     assert_eq!(show(Mode::None, DisplayOptions::default(), updates()), "");
 }
+
+#[test]
+fn a_failed_step_with_an_open_counter_ends() {
+    let out = plain(vec![
+        (0, vertexes(vec![vertex("export", Some(0), None)])),
+        (200, status("export", "copying files", (0, 0), 150, None)),
+        (210, vertexes(vec![failed(vertex("export", Some(0), Some(205)), "not a directory")])),
+    ]);
+    assert_eq!(
+        out,
+        "#1 export\n#1 copying files 0.1s\n#1 ERROR: not a directory\n------\n > export:\n------\n"
+    );
+    // Both at once.
+    let mut at_once = status("export", "copying files", (0, 0), 0, None);
+    at_once.vertexes = vec![failed(vertex("export", Some(0), Some(205)), "not a directory")];
+    let out = plain(vec![(0, at_once)]);
+    assert!(out.contains("#1 copying files\n#1 ERROR: not a directory\n"), "{out}");
+}
+
+#[test]
+fn the_log_of_a_failure_is_what_a_terminal_leaves() {
+    let out = show(
+        Mode::Quiet,
+        DisplayOptions::default(),
+        vec![
+            (0, vertexes(vec![vertex("RUN pip", Some(0), None)])),
+            (100, log("RUN pip", "dos line\r\n 10%\r 20%\rdone\n\rhalf", 50)),
+            (200, vertexes(vec![failed(vertex("RUN pip", Some(0), Some(150)), "exit code: 1")])),
+        ],
+    );
+    assert_eq!(out, "------\n > RUN pip:\n0.050 dos line\n0.050 done\n0.050 half\n------\n");
+}
