@@ -11,8 +11,8 @@ use crate::hooks::{Hooks, InProcess};
 use crate::stdin::StdinDockerfile;
 use futures::TryStreamExt as _;
 use kiln_client::{
-    Address, Autostart, BuildRequest, Client, ConnectError, DockerConfig, Output, OutputWriter, PruneRequest,
-    SecretOrigin, SshSource, Upload, UsageRecord, Work, find_or_start,
+    Address, Autostart, BuildRequest, Client, DockerConfig, Output, OutputWriter, PruneRequest, SecretOrigin,
+    SshSource, Upload, UsageRecord, Work, find_or_start,
 };
 use kiln_digest::Digest;
 use kiln_progress::Update;
@@ -26,7 +26,11 @@ use tokio::sync::mpsc::Sender;
 const IDLE_EXIT: &str = "10m";
 
 /// A client of a daemon.
-pub(crate) struct Connection(Client);
+pub(crate) struct Connection {
+    client: Client,
+    /// The log of a daemon at the usual socket.
+    log: Option<PathBuf>,
+}
 
 impl Connection {
     /// Connects as the flags and the environment say. `entitlements` are granted by a daemon in this process.
@@ -40,21 +44,22 @@ impl Connection {
             let settings = InProcess { root: args.root.clone(), entitlements: entitlements.to_vec() };
             let stream = (hooks.in_process)(settings).await.map_err(CliError::Daemon)?;
             let client = Client::from_duplex(stream).await.map_err(|e| CliError::Daemon(e.to_string()))?;
-            return Ok(Self(client));
+            return Ok(Self { client, log: None });
         }
         let wrong = |e: kiln_client::AddressError| CliError::Usage(e.to_string());
         let named = match &args.addr {
             Some(text) => Some(text.parse().map_err(wrong)?),
             None => Address::from_env(env).map_err(wrong)?,
         };
-        let client = match named {
-            Some(address) => Client::connect(&address).await,
-            None => {
-                find_or_start_default(&Address::default_socket(env, rustix::process::geteuid().as_raw()))
-                    .await
-            }
-        };
-        client.map(Self).map_err(|e| CliError::Connect(e.to_string()))
+        if let Some(address) = named {
+            let client = Client::connect(&address).await.map_err(CliError::Connect)?;
+            return Ok(Self { client, log: None });
+        }
+        let address = Address::default_socket(env, rustix::process::geteuid().as_raw());
+        let program = std::env::current_exe().map_err(CliError::stream("finding this program"))?;
+        let autostart = autostart(&address, program);
+        let client = find_or_start(&address, &autostart).await.map_err(CliError::Connect)?;
+        Ok(Self { client, log: Some(autostart.log) })
     }
 
     /// Builds; the answer is what the exporters say. Dropping the future cancels the build.
@@ -66,24 +71,21 @@ impl Connection {
         updates: Sender<Update>,
     ) -> Result<Response, CliError> {
         let request = request(plan, inputs, load)?;
-        Ok(self.0.solve(request, updates).await?.exporter_response)
+        match self.client.solve(request, updates).await {
+            Ok(response) => Ok(response.exporter_response),
+            Err(error) => Err(CliError::of_build(error, self.log.as_deref())),
+        }
     }
 
     /// What the cache holds.
     pub(crate) async fn disk_usage(&self, entry: &str) -> Result<Vec<UsageRecord>, CliError> {
-        Ok(self.0.disk_usage(&[entry.to_owned()]).await?)
+        Ok(self.client.disk_usage(&[entry.to_owned()]).await?)
     }
 
     /// Removes from the cache; gives what was removed.
     pub(crate) async fn prune(&self, request: &PruneRequest) -> Result<Vec<UsageRecord>, CliError> {
-        Ok(self.0.prune(request).await?.try_collect().await?)
+        Ok(self.client.prune(request).await?.try_collect().await?)
     }
-}
-
-/// The daemon at its usual socket, started when there is none.
-async fn find_or_start_default(address: &Address) -> Result<Client, ConnectError> {
-    let Ok(program) = std::env::current_exe() else { return Client::connect(address).await };
-    find_or_start(address, &autostart(address, program)).await
 }
 
 fn autostart(address: &Address, program: PathBuf) -> Autostart {
@@ -106,6 +108,7 @@ fn autostart(address: &Address, program: PathBuf) -> Autostart {
         program,
         arguments: arguments.map(OsString::from).to_vec(),
         log: socket.with_extension("log"),
+        busy: i32::from(crate::STATE_IN_USE),
     }
 }
 

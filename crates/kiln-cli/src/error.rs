@@ -2,10 +2,11 @@
 
 use crate::advice;
 use crate::printer;
-use kiln_llb::errdefs::BuildError;
+use kiln_client::ConnectError;
+use kiln_llb::errdefs::{BuildError, Code};
 use kiln_progress::{LineRange, SourceFile, print_source_excerpt};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Why a command failed.
@@ -31,13 +32,16 @@ pub(crate) enum CliError {
     Program { program: &'static str, why: String },
     /// No daemon could be reached or started.
     #[error("{0}")]
-    Connect(String),
+    Connect(ConnectError),
     /// The daemon in this process could not start.
     #[error("{0}")]
     Daemon(String),
     /// The build or another request failed in the daemon.
     #[error("{0}")]
     Build(Box<BuildError>),
+    /// The daemon went away during a request; its log is known.
+    #[error("{error}")]
+    Gone { error: Box<BuildError>, log: PathBuf },
     /// Stopped by a signal.
     #[error("canceled")]
     Canceled,
@@ -50,6 +54,16 @@ impl From<BuildError> for CliError {
 }
 
 impl CliError {
+    /// An error of a daemon that has, as far as it is known, this log.
+    pub(crate) fn of_build(error: BuildError, log: Option<&Path>) -> Self {
+        match log {
+            Some(log) if error.code == Code::Unavailable => {
+                Self::Gone { error: Box::new(error), log: log.to_owned() }
+            }
+            _ => error.into(),
+        }
+    }
+
     /// An error of a client's file.
     pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();

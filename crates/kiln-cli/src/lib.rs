@@ -33,9 +33,13 @@ use std::process::ExitCode;
 #[cfg(test)]
 mod tests;
 
+/// Exit status of `kiln daemon` when another daemon has its state directory (EX_TEMPFAIL of sysexits.h). A client that
+/// starts daemons tries again then.
+pub const STATE_IN_USE: u8 = 75;
+
 /// Runs a command line, its first word being the program's name.
 ///
-/// Exit status: 0, 1 for every error, 130 when it was interrupted.
+/// Exit status: 0, 1 for every error, 130 when it was interrupted; of a daemon also [`STATE_IN_USE`].
 pub fn run(args: impl IntoIterator<Item = OsString>, hooks: Hooks) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -79,11 +83,13 @@ fn usage_error(e: &clap::Error) -> ExitCode {
 }
 
 fn log_to_stderr(debug: bool) {
-    let level = if debug { tracing::Level::DEBUG } else { tracing::Level::WARN };
+    // Only what kiln itself says: libraries tell every frame that they send.
+    let filter = if debug { "warn,kiln=debug" } else { "warn" };
     // A second subscriber in the process is no harm: the first stays.
     let _ = tracing_subscriber::fmt()
-        .with_max_level(level)
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(printer::stderr_is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()))
         .without_time()
         .with_target(debug)
         .try_init();

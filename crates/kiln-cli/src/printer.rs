@@ -41,6 +41,9 @@ pub(crate) fn confirm(question: &str) -> io::Result<bool> {
     people(&format!("{question} [y/N] "));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
+    if !answer.ends_with('\n') {
+        people("\n");
+    }
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 

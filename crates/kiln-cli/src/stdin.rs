@@ -2,7 +2,8 @@
 
 use crate::build::context::peek;
 use crate::error::CliError;
-use std::io::Read as _;
+use crate::printer;
+use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -11,6 +12,7 @@ const MAX_DOCKERFILE: u64 = 16 << 20;
 
 /// The first bytes of stdin.
 pub(crate) fn head() -> Result<Vec<u8>, CliError> {
+    say_that_it_waits("the build context or a Dockerfile");
     peek(&mut std::io::stdin().lock()).map_err(CliError::stream("reading stdin"))
 }
 
@@ -43,8 +45,18 @@ impl StdinDockerfile {
     }
 }
 
+/// Someone who types must know that they are waited for.
+fn say_that_it_waits(what: &str) {
+    if std::io::stdin().is_terminal() {
+        printer::people(&format!("reading {what} from the terminal; Ctrl-D ends it\n"));
+    }
+}
+
 /// Reads the rest of stdin, behind what was read already.
 pub(crate) fn dockerfile(head: &[u8], empty_context: bool) -> Result<StdinDockerfile, CliError> {
+    if head.is_empty() {
+        say_that_it_waits("the Dockerfile");
+    }
     let mut text = head.to_vec();
     let limit = MAX_DOCKERFILE - head.len() as u64 + 1;
     std::io::stdin()

@@ -303,15 +303,33 @@ pub enum ConfigError {
     },
 }
 
-/// Reads `path`. A file that does not exist is an empty one. Returns the configuration and warnings.
+/// Reads `path`. Returns the configuration and warnings.
 ///
 /// # Errors
 /// If it cannot be read or parsed.
 pub(crate) fn load(path: &Path) -> Result<(Config, Vec<String>), ConfigError> {
     match std::fs::read_to_string(path) {
-        Ok(text) => parse(&text).map_err(|message| ConfigError::Parse { path: path.into(), message }),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok((Config::default(), Vec::new())),
+        Ok(text) => {
+            let wrong = |message: String| ConfigError::Parse {
+                path: path.into(),
+                message: message.trim_end().into(),
+            };
+            parse(&text).map_err(wrong)
+        }
         Err(source) => Err(ConfigError::Read { path: path.into(), source }),
+    }
+}
+
+/// As [`load`], but a file that does not exist is an empty one.
+///
+/// # Errors
+/// If it cannot be read or parsed.
+pub(crate) fn load_if_there(path: &Path) -> Result<(Config, Vec<String>), ConfigError> {
+    match load(path) {
+        Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(Default::default())
+        }
+        other => other,
     }
 }
 

@@ -57,9 +57,9 @@ pub enum OptionsError {
         /// What may be given.
         known: &'static str,
     },
-    /// An entitlement that does not exist.
-    #[error("{0}")]
-    Entitlement(String),
+    /// A program that cannot be found.
+    #[error("OCI runtime {0}: no such program")]
+    Program(String),
     /// A filter of a garbage collection rule.
     #[error("gc policy: {0}")]
     Filter(#[from] kiln_snapshot::FilterError),
@@ -79,8 +79,10 @@ pub(crate) struct Settings {
 impl Settings {
     /// Reads the file and joins it with the flags.
     pub(crate) fn new(o: Options) -> Result<Self, OptionsError> {
-        let path = o.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into());
-        let (file, warnings) = config::load(&path)?;
+        let (file, warnings) = match &o.config {
+            Some(path) => config::load(path)?,
+            None => config::load_if_there(Path::new(DEFAULT_CONFIG))?,
+        };
         let root = o.root.clone().or(file.root.clone()).unwrap_or_else(default_root);
         let engine = engine_options(&o, &file, root)?;
         let addr = [o.addr, file.grpc.address]
@@ -93,12 +95,20 @@ impl Settings {
             "json" => true,
             _ => return Err(OptionsError::Value { what: "log format", value: format, known: "text, json" }),
         };
+        let log_level = o.log_level.or(file.log.level).unwrap_or_else(|| "info".into());
+        // A single word that is no level would be taken as the name of a module, and silence everything.
+        if log_level.chars().all(char::is_alphanumeric)
+            && log_level.parse::<tracing::level_filters::LevelFilter>().is_err()
+        {
+            let known = "error, warn, info, debug, trace, off";
+            return Err(OptionsError::Value { what: "log level", value: log_level, known });
+        }
         Ok(Self {
             engine,
             addr,
             socket_owner: (file.grpc.uid, file.grpc.gid),
             idle_exit: o.idle_exit,
-            log_level: o.log_level.or(file.log.level).unwrap_or_else(|| "info".into()),
+            log_level,
             log_json,
             warnings,
         })
@@ -122,7 +132,9 @@ fn default_addr() -> String {
     let dir = if is_root() {
         "/run".into()
     } else {
-        std::env::var("XDG_RUNTIME_DIR").unwrap_or_else(|_| "/tmp".into())
+        // Where clients look.
+        let usual = |_| format!("/run/user/{}", rustix::process::geteuid().as_raw());
+        std::env::var("XDG_RUNTIME_DIR").unwrap_or_else(usual)
     };
     format!("unix://{dir}/kiln/kilnd.sock")
 }
@@ -144,9 +156,12 @@ fn engine_options(o: &Options, file: &Config, root: PathBuf) -> Result<EngineOpt
     };
     let mut allowed = Vec::new();
     for name in o.allow_insecure_entitlements.iter().chain(&file.insecure_entitlements) {
-        allowed.push(name.parse::<Entitlement>().map_err(OptionsError::Entitlement)?);
+        let known = "network.host, security.insecure";
+        let wrong = |_| OptionsError::Value { what: "entitlement", value: name.clone(), known };
+        allowed.push(name.parse::<Entitlement>().map_err(wrong)?);
     }
     let sandbox = match o.oci_worker_binary.clone().or(oci.binary.clone()) {
+        Some(binary) if !is_program(&binary) => return Err(OptionsError::Program(binary)),
         Some(binary) => SandboxChoice::OciRuntime(binary),
         None => SandboxChoice::Launcher,
     };
@@ -173,6 +188,15 @@ fn engine_options(o: &Options, file: &Config, root: PathBuf) -> Result<EngineOpt
         ),
         root,
     })
+}
+
+/// Whether a path, or a name to be looked for in $PATH, leads to a file.
+fn is_program(name: &str) -> bool {
+    if name.contains('/') {
+        return Path::new(name).is_file();
+    }
+    let dirs = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&dirs).any(|dir| dir.join(name).is_file())
 }
 
 fn registries(file: &Config) -> RegistryConfig {
@@ -289,6 +313,18 @@ mod tests {
         assert_eq!(s.engine.root, Path::new("/from/flag"));
         assert_eq!((s.engine.max_parallelism, s.engine.driver), (Some(3), DriverChoice::Native));
         assert!(Settings::new(Options { snapshotter: Some("zfs".into()), ..o.clone() }).is_err());
-        assert!(Settings::new(Options { allow_insecure_entitlements: vec!["x".into()], ..o }).is_err());
+        let refused = |o: Options| Settings::new(o).err().map(|e| e.to_string()).unwrap_or_default();
+        let wrong = refused(Options { allow_insecure_entitlements: vec!["x".into()], ..o.clone() });
+        assert_eq!(wrong, "invalid entitlement \"x\": one of network.host, security.insecure");
+        let wrong = refused(Options { log_level: Some("loud".into()), ..o.clone() });
+        assert!(wrong.starts_with("invalid log level \"loud\": one of error, warn"), "{wrong}");
+        assert!(
+            Settings::new(Options { log_level: Some("warn,kiln_daemon=debug".into()), ..o.clone() }).is_ok()
+        );
+        let wrong = refused(Options { oci_worker_binary: Some("no-such-runc".into()), ..o.clone() });
+        assert_eq!(wrong, "OCI runtime no-such-runc: no such program");
+        assert!(Settings::new(Options { oci_worker_binary: Some("sh".into()), ..o.clone() }).is_ok());
+        let wrong = refused(Options { config: Some("/no/such.toml".into()), ..o });
+        assert!(wrong.contains("/no/such.toml") && wrong.contains("No such file"), "{wrong}");
     }
 }

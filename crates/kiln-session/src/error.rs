@@ -22,7 +22,7 @@ pub enum SessionError {
     #[error("secret {0}: not found")]
     SecretNotFound(String),
     /// The client answered with an error.
-    #[error("{call}: {}", .status.message())]
+    #[error("{call}: {}", said(.status))]
     Call {
         /// What was asked, such as `credentials for docker.io`.
         call: String,
@@ -63,6 +63,15 @@ impl SessionError {
 
     pub(crate) fn call(call: impl Into<String>, status: Status) -> Self {
         Self::Call { call: call.into(), status: Box::new(status) }
+    }
+}
+
+/// What an answer says. A client without the service, or that forwards nothing, says nothing but a code.
+fn said(status: &Status) -> &str {
+    match status.message() {
+        "" if status.code() == Code::Unimplemented => "not offered by the client",
+        "" => status.code().description(),
+        message => message,
     }
 }
 

@@ -193,7 +193,9 @@ async fn a_client_without_services_gets_typed_errors() {
     assert!(matches!(s.get_secret("a").await, Err(SessionError::SecretNotFound(_))));
     assert_eq!(s.credentials("h").await.unwrap(), Credentials::default());
     assert_eq!(s.token_authority("h", b"").await.unwrap(), None);
-    assert_eq!(s.check_ssh("default").await.unwrap_err().code(), Code::Unimplemented);
+    let error = s.check_ssh("default").await.unwrap_err();
+    assert_eq!(error.code(), Code::Unimplemented);
+    assert_eq!(error.to_string(), r#"ssh agent "default": not offered by the client"#);
     let error = s.diff_copy(&DirectoryRequest::default()).unwrap_err();
     assert_eq!(error.to_string(), "method /moby.filesync.v1.FileSync/DiffCopy not supported by the client");
     assert!(s.send_bytes(&FileRequest::default()).is_err());

@@ -58,5 +58,8 @@ pub(crate) fn in_process(settings: kiln_cli::InProcess) -> BoxFuture<'static, Re
 #[allow(clippy::print_stderr)] // before anything else can report
 fn report(error: &DaemonError) -> ExitCode {
     eprintln!("error: {error}");
-    ExitCode::FAILURE
+    match error {
+        DaemonError::Locked(_) => ExitCode::from(kiln_cli::STATE_IN_USE),
+        _ => ExitCode::FAILURE,
+    }
 }

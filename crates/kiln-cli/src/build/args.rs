@@ -1,6 +1,7 @@
 //! The flags of `kiln build`: those of `docker build`, all of them (spec daemon-and-cli.md section 4).
 
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use std::path::PathBuf;
 
 const BUILD: &str = "What is built";
@@ -72,7 +73,8 @@ pub(crate) struct BuildArgs {
           hide_possible_values = true, hide_default_value = true, value_name = "BOOL", help_heading = OUTPUT)]
     pub(crate) quiet: bool,
     /// How progress is shown: auto, plain, tty, rawjson, quiet or none [env: BUILDKIT_PROGRESS]
-    #[arg(long, value_name = "MODE", default_value = "auto", help_heading = OUTPUT)]
+    #[arg(long, value_name = "MODE", default_value = "auto", value_parser = modes(), hide_possible_values = true,
+          help_heading = OUTPUT)]
     pub(crate) progress: String,
 
     /// Run every step again
@@ -136,6 +138,12 @@ pub(crate) struct BuildArgs {
 
     #[command(flatten)]
     pub(crate) old: OldArgs,
+}
+
+/// The words of `--progress`, for messages and completion; an empty one is as good as none.
+fn modes() -> PossibleValuesParser {
+    let words = ["auto", "plain", "tty", "rawjson", "quiet", "none"].map(PossibleValue::new);
+    words.into_iter().chain([PossibleValue::new("").hide(true)]).collect::<Vec<_>>().into()
 }
 
 /// Flags of older clients: other names of `--resource`, and some without effect.

@@ -104,6 +104,9 @@ pub(crate) fn resolve(
     match args.context.as_str() {
         "" => Err(CliError::Usage("name the build context, \".\" for the current directory".into())),
         "-" => stdin_context(file, &head()?),
+        url if url.starts_with("file://") => {
+            Err(CliError::Usage(format!("build context {url}: name the directory without file://")))
+        }
         url if is_remote(url) => {
             Ok(Inputs { context: Context::Url(url.to_owned()), dockerfile: remote_file(file) })
         }
@@ -146,8 +149,13 @@ fn directory(path: &str, file: Option<&str>) -> Result<Inputs, CliError> {
         Some(file) => in_directory(Path::new(file)),
         None => DockerfileSource::Directory { dir: dir.clone(), name: "Dockerfile".into() },
     };
-    if let DockerfileSource::Directory { dir, .. } = &dockerfile {
+    if let DockerfileSource::Directory { dir, name } = &dockerfile {
         std::fs::metadata(dir).map_err(CliError::file("directory of the Dockerfile", dir))?;
+        // Asked for under this name the daemon would be sent the whole directory.
+        if dir.join(name).is_dir() {
+            let path = dir.join(name);
+            return Err(CliError::Usage(format!("Dockerfile {} is a directory", path.display())));
+        }
     }
     let dockerfile = lower_case(dockerfile);
     Ok(Inputs { context: Context::Directory(dir), dockerfile })

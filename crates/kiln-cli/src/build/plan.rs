@@ -83,7 +83,7 @@ fn exports(args: &BuildArgs, warnings: &mut Vec<String>) -> Result<Vec<Export>, 
         return Ok(vec![export::image(args)?]);
     }
     warnings.push(
-        "no output specified: the result stays in the build cache; name it with --tag, or use --output, --push or --load"
+        "no output specified: the result stays in the build cache; --load puts it into Docker, --push into a registry, --output into files"
             .into(),
     );
     Ok(Vec::new())

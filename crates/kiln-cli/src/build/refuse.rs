@@ -15,7 +15,7 @@ pub(crate) fn check(args: &BuildArgs) -> Result<Vec<String>, CliError> {
     refuse(!args.cache_to.is_empty(), "--cache-to", "kiln cannot export a build cache")?;
     refuse(!args.annotation.is_empty(), "--annotation", "kiln does not write annotations")?;
     refuse(!args.policy.is_empty(), "--policy", "kiln does not evaluate policies")?;
-    refuse(args.check, "--check", "kiln does not run build checks")?;
+    refuse(args.check, "--check", "kiln runs build checks only as part of a build")?;
     refuse(call.is_some_and(|c| c != "build"), "--call", "kiln can only build")?;
     refuse(args.platform.len() > 1, "--platform with several values", "kiln builds one platform at a time")?;
     refuse(is_on(args.provenance.as_deref())?, "--provenance", "kiln does not write attestations")?;

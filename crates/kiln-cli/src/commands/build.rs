@@ -33,9 +33,6 @@ pub(crate) async fn run(command: BuildCommand, hooks: Hooks, debug: bool) -> Res
     }
     // A failed build leaves no id of an earlier one.
     args.iidfile.as_deref().map_or(Ok(()), remove_stale)?;
-    if !matches!(mode, Mode::RawJson | Mode::None) {
-        complaints.iter().chain(&plan.warnings).for_each(|w| printer::warning(w));
-    }
     let dockerfile = match plan.stdin {
         Stdin::Dockerfile { empty_context } => Some(stdin::dockerfile(&head, empty_context)?),
         Stdin::Unused | Stdin::Context => None,
@@ -47,6 +44,9 @@ pub(crate) async fn run(command: BuildCommand, hooks: Hooks, debug: bool) -> Res
     let stdin = StdinInputs { head, dockerfile: dockerfile.as_ref() };
     let client = Connection::open(&connect, hooks, &plan.entitlements).await?;
     let progress = Progress::start(mode, options)?;
+    if !matches!(mode, Mode::RawJson | Mode::None) {
+        complaints.iter().chain(&plan.warnings).for_each(|w| printer::warning(w));
+    }
     let (updates, receiver) = tokio::sync::mpsc::channel(256);
     let feed = progress.feed(receiver);
     let solved = tokio::select! {
@@ -55,13 +55,16 @@ pub(crate) async fn run(command: BuildCommand, hooks: Hooks, debug: bool) -> Res
     };
     let _ = feed.await;
     let warnings = tokio::task::spawn_blocking(move || progress.finish()).await.unwrap_or_default();
-    if matches!(mode, Mode::Tty | Mode::Plain | Mode::Auto) {
+    let is_for_people = matches!(mode, Mode::Tty | Mode::Plain | Mode::Auto);
+    if is_for_people {
         printer::people(&progress::warnings_text(&warnings, debug));
     }
     if let Some(load) = load {
         // When docker ended, the build failed for that reason, and docker knows it better.
         let said = if solved.is_ok() { Some(load.finish().await?) } else { load.failure().await? };
-        printer::people(&said.unwrap_or_default());
+        if is_for_people {
+            printer::people(&said.unwrap_or_default());
+        }
     }
     let response = solved?;
     leave_results(&args, mode, &response, &warnings)
@@ -107,7 +110,7 @@ fn leave_results(
         let text = serde_json::to_string_pretty(&json).unwrap_or_default();
         metadata::write(path, text.as_bytes(), "writing metadata to")?;
     }
-    if args.quiet && mode == Mode::Quiet && !id.is_empty() {
+    if mode == Mode::Quiet && !id.is_empty() {
         printer::line(id).map_err(CliError::stream("writing the image id to stdout"))?;
     }
     Ok(())

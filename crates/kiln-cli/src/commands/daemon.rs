@@ -13,7 +13,7 @@ pub struct DaemonArgs {
     /// Directory for the cache and all other state [default: /var/lib/kiln]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// Address to listen on, such as unix:///run/kiln/kilnd.sock or tcp://127.0.0.1:1234 (may be repeated)
+    /// Socket to listen on, such as unix:///run/kiln/kilnd.sock (may be repeated)
     #[arg(long, value_name = "ADDRESS")]
     pub addr: Vec<String>,
     /// End after so long without work, such as 10m

@@ -56,6 +56,8 @@ fn other_contexts() {
     assert_eq!(missing, "build context /does/not/exist: No such file or directory (os error 2)");
     assert!(stdin(&["/etc/hosts"], b"").unwrap_err().contains("is a file; a directory is needed"));
     assert!(stdin(&["-f", "/no/such/dir/Dockerfile", "."], b"").unwrap_err().contains("/no/such/dir"));
+    assert!(stdin(&["file:///etc"], b"").unwrap_err().ends_with("name the directory without file://"));
+    assert_eq!(stdin(&["-f", "/etc/ssl", "."], b""), Err("Dockerfile /etc/ssl is a directory".into()));
     for url in [
         "https://x/y",
         "http://x",

@@ -2,9 +2,14 @@
 
 use crate::build::metadata;
 use crate::error::{CliError, text};
+use kiln_client::ConnectError;
 use kiln_llb::errdefs::{BuildError, Code};
 use serde_json::json;
 use std::collections::BTreeMap;
+
+fn no_daemon(reason: &str) -> ConnectError {
+    ConnectError::NoDaemon { address: kiln_client::Address::Unix("/s".into()), reason: reason.into() }
+}
 
 fn build(code: Code, message: &str) -> CliError {
     CliError::from(BuildError::new(code, message))
@@ -34,10 +39,17 @@ fn hints() {
     let cases = [
         (build(Code::Unknown, "target stage \"x\" could not be found"), "--target takes the name"),
         (build(Code::Unknown, "failed to read dockerfile: open Dockerfile: no such file"), "-f PATH"),
+        (build(Code::Unknown, "git over ssh: ssh agent \"default\": not offered"), "--ssh default"),
         (build(Code::Unknown, "x: 401 Unauthorized"), "docker login"),
         (build(Code::Unknown, "write x: no space left on device"), "kiln prune"),
         (build(Code::Unavailable, "transport error"), "its log says why"),
-        (CliError::Connect("no daemon".into()), "--daemonless"),
+        (CliError::Connect(no_daemon("No such file")), "--daemonless"),
+        (CliError::Connect(no_daemon("Permission denied (os error 13)")), "as root"),
+        (
+            CliError::of_build(BuildError::new(Code::Unavailable, "x"), Some("/run/k.log".as_ref())),
+            "/run/k.log",
+        ),
+        (CliError::Daemon("could not lock /x/kiln.lock, another instance running?".into()), "another --root"),
         (CliError::NotBuilt { flag: "--x".into(), why: "y" }, "leave the flag out"),
         (
             CliError::Program { program: "docker", why: "not installed".into() },
@@ -48,7 +60,9 @@ fn hints() {
         let text = text(&error);
         assert!(text.contains("\nhint: ") && text.contains(want), "{text}");
     }
-    assert_eq!(text(&build(Code::Unknown, "something else")), "error: something else\n");
+    for plain in ["something else", "failed to read dockerfile: git stderr:"] {
+        assert_eq!(text(&build(Code::Unknown, plain)), format!("error: {plain}\n"));
+    }
 }
 
 #[test]

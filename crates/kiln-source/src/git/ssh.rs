@@ -42,10 +42,7 @@ impl Ssh {
         }
         if !id.ssh_agent.is_empty() {
             let checked = cx.client.check_ssh_agent(&id.ssh_agent).await;
-            checked.map_err(|e| SourceError::Client {
-                what: format!("ssh agent {:?}", id.ssh_agent),
-                message: e.0,
-            })?;
+            checked.map_err(|e| SourceError::Client { what: "git over ssh".into(), message: e.0 })?;
             let path = dir.path().join("agent");
             let listener = UnixListener::bind(&path).map_err(SourceError::io("make ssh agent socket"))?;
             ssh.task = Some(tokio::spawn(serve(listener, cx.client.clone(), id.ssh_agent.clone())));
