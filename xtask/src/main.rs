@@ -5,6 +5,7 @@ mod floors;
 mod licences;
 mod metadata;
 mod unsafety;
+mod unused;
 
 use metadata::Workspace;
 use std::process::ExitCode;
@@ -30,7 +31,14 @@ fn check() -> ExitCode {
 /// Every rule that the tree breaks, each with what to do about it.
 fn problems() -> Vec<String> {
     let workspace = Workspace::load();
-    [floors::check(&workspace), licences::check(&workspace), unsafety::check(&workspace)].concat()
+    [
+        floors::check(&workspace),
+        licences::check(&workspace),
+        unsafety::check(&workspace),
+        unused::check(&workspace),
+        unused::documented(&workspace),
+    ]
+    .concat()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub(crate) struct Package {
     pub(crate) member: bool,
     /// Names of normal and build dependencies (not dev-dependencies).
     pub(crate) dependencies: Vec<String>,
+    pub(crate) dev_dependencies: Vec<String>,
 }
 
 pub(crate) struct Workspace {
@@ -53,9 +54,14 @@ fn package(json: &Value, members: &[&str]) -> Package {
         licence: json["license"].as_str().map(Into::into),
         floor: json["metadata"]["kiln"]["floor"].as_i64(),
         member: members.contains(&text("id").as_str()),
-        dependencies: array(&json["dependencies"])
-            .filter(|d| d["kind"].as_str() != Some("dev"))
-            .filter_map(|d| d["name"].as_str().map(Into::into))
-            .collect(),
+        dependencies: dependencies(json, false),
+        dev_dependencies: dependencies(json, true),
     }
+}
+
+fn dependencies(package: &Value, dev: bool) -> Vec<String> {
+    array(&package["dependencies"])
+        .filter(|d| (d["kind"].as_str() == Some("dev")) == dev)
+        .filter_map(|d| d["name"].as_str().map(Into::into))
+        .collect()
 }

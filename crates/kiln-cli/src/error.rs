@@ -4,6 +4,7 @@ use crate::advice;
 use crate::printer;
 use kiln_client::ConnectError;
 use kiln_llb::errdefs::{BuildError, Code};
+use kiln_llb::mask_credentials;
 use kiln_progress::{LineRange, SourceFile, print_source_excerpt};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -104,7 +105,7 @@ pub(crate) fn text(error: &CliError) -> String {
         for (info, ranges) in build.sources() {
             let source = SourceFile {
                 filename: info.filename.clone(),
-                data: info.data.clone(),
+                data: mask_credentials(&String::from_utf8_lossy(&info.data)).into_owned().into_bytes(),
                 language: String::new(),
             };
             let ranges: Vec<LineRange> =

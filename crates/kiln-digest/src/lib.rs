@@ -27,14 +27,23 @@ pub struct Digest {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// No `algorithm:` prefix.
-    #[error("invalid digest {0:?}: expected algorithm:hex")]
+    #[error("invalid digest {:?}: expected algorithm:hex", clipped(.0))]
     Form(String),
     /// An algorithm other than sha256.
-    #[error("invalid digest {0:?}: unsupported digest algorithm, only sha256 is supported")]
+    #[error("invalid digest {:?}: unsupported digest algorithm, only sha256 is supported", clipped(.0))]
     Algorithm(String),
     /// The hex part is not 64 lower-case digits.
-    #[error("invalid digest {0:?}: expected 64 lower-case hexadecimal digits")]
+    #[error("invalid digest {:?}: expected 64 lower-case hexadecimal digits", clipped(.0))]
     Hex(String),
+}
+
+/// As much of a text as an error message should hold: it may be whatever a server sent.
+fn clipped(text: &str) -> String {
+    const LIMIT: usize = 150;
+    match text.char_indices().nth(LIMIT) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_string(),
+    }
 }
 
 impl Digest {
@@ -264,6 +273,8 @@ mod tests {
         for bad in ["", "sha256", "sha256:", "sha256:00", "md5:d41d8cd98f00b204e9800998ecf8427e"] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
+        let long = format!("sha256:{}", "é".repeat(100_000)).parse::<Digest>().unwrap_err();
+        assert!(long.to_string().len() < 500);
         let upper = Digest::sha256("").to_string().to_uppercase();
         assert!(upper.replace("SHA256", "sha256").parse::<Digest>().is_err());
         assert!(format!("sha256:../{}", "a".repeat(61)).parse::<Digest>().is_err());

@@ -36,7 +36,7 @@ pub(crate) fn to_vec(image: &ImageConfig) -> Result<Vec<u8>, serde_json::Error> 
 pub(crate) fn commit(image: &mut ImageConfig, created_by: String, layer: bool, created: Option<i64>) {
     image.history.push(History {
         created: created.and_then(|s| Timestamp::from_second(s).ok()),
-        created_by,
+        created_by: kiln_llb::mask_credentials(&created_by).into_owned(),
         comment: COMMENT.to_string(),
         empty_layer: !layer,
         ..Default::default()

@@ -47,9 +47,10 @@ pub struct Constraints {
 }
 
 impl Constraints {
-    /// Sets the display name.
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.metadata.description.insert("llb.customname".to_string(), name.into());
+    /// Sets the display name. Credentials of addresses in it are masked: names are shown and kept.
+    pub fn named(mut self, name: impl AsRef<str>) -> Self {
+        let name = crate::mask_credentials(name.as_ref()).into_owned();
+        self.metadata.description.insert("llb.customname".to_string(), name);
         self
     }
 
@@ -60,7 +61,8 @@ impl Constraints {
     }
 
     /// Shows the vertex as part of a group.
-    pub fn grouped(mut self, group: ProgressGroup) -> Self {
+    pub fn grouped(mut self, mut group: ProgressGroup) -> Self {
+        group.name = crate::mask_credentials(&group.name).into_owned();
         self.metadata.progress_group = Some(group);
         self
     }

@@ -19,6 +19,7 @@ mod metadata;
 mod name;
 pub mod op;
 mod platform;
+mod redact;
 mod sourcemap;
 mod wire;
 
@@ -32,6 +33,7 @@ pub use op::{
     SshOpt, SymlinkAction, Ulimit, UserOpt,
 };
 pub use platform::Platform;
+pub use redact::mask_credentials;
 pub use sourcemap::{Location, Position, Range, SourceInfo, SourceMap};
 
 #[cfg(test)]

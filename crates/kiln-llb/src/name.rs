@@ -1,5 +1,6 @@
 //! The name of a vertex when its metadata has none (spec llb-and-solver section 1).
 
+use crate::mask_credentials;
 use crate::op::{FileActionKind, Op};
 
 /// `inputs` are the names of the vertex's inputs.
@@ -9,8 +10,8 @@ pub(crate) fn of(op: &Op, inputs: &[&str]) -> String {
         None => "scratch".to_string(),
     };
     match op {
-        Op::Source(s) => s.identifier.clone(),
-        Op::Exec(e) => e.meta.args.join(" "),
+        Op::Source(s) => mask_credentials(&s.identifier).into_owned(),
+        Op::Exec(e) => mask_credentials(&e.meta.args.join(" ")).into_owned(),
         Op::File(f) => f.actions.iter().map(|a| action(&a.kind)).collect::<Vec<_>>().join(", "),
         Op::Build(_) => "build".to_string(),
         Op::Merge(_) => format!("merge ({})", inputs.join(", ")),

@@ -10,7 +10,7 @@ use crate::stubs::Stubs;
 use crate::{Cx, Inner, Worker};
 use kiln_fs::users;
 use kiln_llb::errdefs::{BuildError, Code, Detail};
-use kiln_llb::{ExecOp, LinuxResources, NetMode, SecurityMode, Vertex};
+use kiln_llb::{ExecOp, LinuxResources, NetMode, SecurityMode, Vertex, mask_credentials};
 use kiln_sandbox::{
     ExitStatus, MountKind, Network, ProcessSpec, Resources, SandboxError, SandboxMount, Security, Ulimit,
 };
@@ -156,7 +156,9 @@ fn check(op: &ExecOp, ended: Result<ExitStatus, BuildError>) -> Result<(), Build
         if error.is_canceled() {
             return error;
         }
-        error.context(format!("process {:?} did not complete successfully", op.meta.args.join(" ")))
+        let args = op.meta.args.join(" ");
+        let process = mask_credentials(&args);
+        error.context(format!("process {process:?} did not complete successfully"))
     })
 }
 

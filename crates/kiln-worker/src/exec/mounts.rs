@@ -5,7 +5,7 @@ use crate::result::Ref;
 use crate::ssh::{AgentSocket, Owner};
 use crate::{Cx, Worker};
 use kiln_llb::errdefs::{BuildError, Code};
-use kiln_llb::{CacheSharing, ExecOp, Mount, MountKind as Kind, SecretOpt, SshOpt};
+use kiln_llb::{CacheSharing, ExecOp, Mount, MountKind as Kind, SecretOpt, SshOpt, mask_credentials};
 use kiln_sandbox::{MountKind, SandboxMount};
 use kiln_snapshot::{ActiveSnapshot, CacheMount, CacheMountSpec, Mounted, NewRef, RecordKind, Sharing};
 use std::path::Path;
@@ -29,12 +29,16 @@ enum Output {
     Same(Ref),
 }
 
+/// Id of a cache mount and, as text, the snapshot it starts with.
+type CacheKey = (String, Option<String>);
+
 /// Kept until the step has ended, then let go without a result.
 #[derive(Default)]
 struct Held {
     mounted: Vec<Mounted>,
     actives: Vec<ActiveSnapshot>,
-    caches: Vec<CacheMount>,
+    /// With id and base: one step uses one directory for all mounts of the same.
+    caches: Vec<(CacheKey, CacheMount)>,
     sockets: Vec<AgentSocket>,
 }
 
@@ -55,6 +59,7 @@ impl Prepared {
             outputs: Vec::new(),
             held: Held::default(),
         };
+        b.take_caches().await?;
         let mut root = None;
         for mount in &op.mounts {
             if mount.dest == "/" {
@@ -112,7 +117,7 @@ impl Builder<'_> {
     }
 
     fn active(&self, mount: &Mount, on: &Ref) -> Result<(ActiveSnapshot, Mounted), BuildError> {
-        let description = format!("mount {} from exec {}", mount.dest, self.op.meta.args.join(" "));
+        let description = format!("mount {} from exec {}", mount.dest, self.command());
         let active = self
             .worker
             .0
@@ -137,7 +142,7 @@ impl Builder<'_> {
     async fn add(&mut self, mount: &Mount) -> Result<(), BuildError> {
         let kind = match &mount.kind {
             Kind::Bind => Some(self.bind(mount)?),
-            Kind::Cache { id, sharing } => Some(self.cache(mount, id, *sharing).await?),
+            Kind::Cache { id, .. } => Some(self.cache(mount, id)?),
             Kind::Tmpfs { size } => Some(MountKind::Tmpfs { size: size.filter(|s| *s != 0), mode: 0o1777 }),
             Kind::Secret(secret) => self.secret(secret).await?,
             Kind::Ssh(ssh) => self.ssh(ssh).await?,
@@ -170,6 +175,11 @@ impl Builder<'_> {
         self.part(mount, mounted)
     }
 
+    /// The step's arguments, as they may be kept and shown.
+    fn command(&self) -> String {
+        mask_credentials(&self.op.meta.args.join(" ")).into_owned()
+    }
+
     fn view(&self, snapshot: &kiln_snapshot::Snapshot) -> Result<Mounted, BuildError> {
         self.worker.0.snapshots.mount_view(snapshot).map_err(failed)
     }
@@ -184,15 +194,36 @@ impl Builder<'_> {
         Ok(MountKind::Bind { fd, read_only: mount.readonly })
     }
 
-    async fn cache(
-        &mut self,
+    /// Takes every cache directory of the step, in the order of their keys: steps that want the same locked ones in
+    /// another order would wait for each other for ever, and a step that mounts one twice for itself.
+    async fn take_caches(&mut self) -> Result<(), BuildError> {
+        let mut wanted = std::collections::BTreeMap::new();
+        for mount in &self.op.mounts {
+            if let Kind::Cache { id, sharing } = &mount.kind {
+                wanted.entry(self.cache_key(mount, id)?).or_insert((mount, *sharing));
+            }
+        }
+        for (key, (mount, sharing)) in wanted {
+            let cache = self.take_cache(mount, &key.0, sharing).await?;
+            self.held.caches.push((key, cache));
+        }
+        Ok(())
+    }
+
+    fn cache_key(&self, mount: &Mount, id: &str) -> Result<CacheKey, BuildError> {
+        let id = if id.is_empty() { &mount.dest } else { id };
+        let base = self.input(mount)?.snapshot().map(|s| s.id().to_string());
+        Ok((id.to_string(), base))
+    }
+
+    async fn take_cache(
+        &self,
         mount: &Mount,
         id: &str,
         sharing: CacheSharing,
-    ) -> Result<MountKind, BuildError> {
+    ) -> Result<CacheMount, BuildError> {
         let input = self.input(mount)?;
-        let id = if id.is_empty() { &mount.dest } else { id };
-        let args = self.op.meta.args.join(" ");
+        let args = self.command();
         let spec = CacheMountSpec {
             key: id,
             base: input.snapshot(),
@@ -204,9 +235,14 @@ impl Builder<'_> {
             description: format!("cached mount {} from exec {args} with id \"{id}\"", mount.dest),
             kind: RecordKind::CacheMount,
         };
-        let cache = self.worker.0.snapshots.cache_mount(spec).await.map_err(failed)?;
+        self.worker.0.snapshots.cache_mount(spec).await.map_err(failed)
+    }
+
+    fn cache(&mut self, mount: &Mount, id: &str) -> Result<MountKind, BuildError> {
+        let key = self.cache_key(mount, id)?;
+        let taken = self.held.caches.iter().find(|(k, _)| *k == key);
+        let (_, cache) = taken.ok_or_else(|| failed(format!("cache {} was not taken", key.0)))?;
         let mounted = cache.mount().map_err(failed)?;
-        self.held.caches.push(cache);
         self.part(mount, mounted)
     }
 
