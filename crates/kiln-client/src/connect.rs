@@ -16,6 +16,8 @@ use crate::{Address, Client, ConnectError};
 /// HTTP/2 windows, in bytes: whole file transfers run inside one stream.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Largest headers, in bytes, as in Go's gRPC: an error brings the whole Dockerfile in its trailers.
+const HEADER_LIST: u32 = 16 << 20;
 /// Time for one attempt.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
@@ -24,6 +26,7 @@ fn endpoint() -> Endpoint {
     Endpoint::from_static("http://localhost")
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(HEADER_LIST)
 }
 
 impl Client {

@@ -1,5 +1,5 @@
 //! The launcher against runc: the same probe in the same root must see the same sandbox.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::print_stderr)]
 
 mod common;
 

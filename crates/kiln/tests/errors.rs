@@ -66,6 +66,20 @@ fn flags_that_are_not_built_are_refused_by_name_root() {
     }
 }
 
+/// An error brings the Dockerfile along; a large one must not break the connection.
+#[test]
+fn errors_of_large_dockerfiles_arrive_root() {
+    let Some(w) = world() else { return };
+    for lines in [100, 1000, 50_000] {
+        let file = format!("FROM busybox\n{}RUN exit 9\n", "# twenty bytes each..\n".repeat(lines));
+        let out = w.build(&file, &[]).failure();
+        assert!(out.stderr.contains("exit code: 9"), "{lines}: {}", out.stderr);
+        assert!(out.stderr.contains(">>> RUN exit 9"), "{lines}: {}", out.stderr);
+    }
+    let out = w.build(&format!("FROM busybox\nRUN true {}\n", "x".repeat(100_000)), &[]).failure();
+    assert!(out.stderr.contains("65535"), "{:.3000}", out.stderr);
+}
+
 #[test]
 fn a_failed_export_leaves_nothing_root() {
     let Some(w) = world() else { return };
