@@ -31,10 +31,11 @@ impl Engine {
     }
 
     async fn solve_all(&self, request: SolveRequest) -> Result<SolveResponse, BuildError> {
-        let exporters = parse_exporters(&request)?;
-        let granted = entitle::granted(&request.entitlements, &self.0.allowed)?;
+        // First of all, so that whoever follows a build that is refused sees its end.
         let begun = self.0.builds.begin(&request.id, &request.session);
         let running = begun.map_err(|e| BuildError::new(Code::AlreadyExists, e.to_string()))?;
+        let exporters = parse_exporters(&request)?;
+        let granted = entitle::granted(&request.entitlements, &self.0.allowed)?;
         let work = self.run(&request, &exporters, granted, &running).boxed();
         let stopping = || Err(BuildError::new(Code::Unavailable, "the daemon is stopping"));
         let done = self.0.closing.clone().run_until_cancelled_owned(work).await.unwrap_or_else(stopping);
