@@ -12,6 +12,7 @@ mod commands;
 mod connect;
 mod docker;
 mod error;
+mod face;
 mod hooks;
 mod human;
 mod pairs;
@@ -21,6 +22,7 @@ mod stdin;
 mod usage;
 
 pub use commands::daemon::DaemonArgs;
+pub use face::Face;
 pub use hooks::{Hooks, InProcess};
 
 use app::{Cli, Command};
@@ -67,6 +69,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>, hooks: Hooks) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => error::report(&e),
+    }
+}
+
+/// Runs the command line of `buildkitd`.
+pub fn run_buildkitd(args: impl IntoIterator<Item = OsString>, hooks: Hooks) -> ExitCode {
+    match commands::daemon::Buildkitd::try_parse_from(args) {
+        Ok(command) => (hooks.run_daemon)(command.args()),
+        Err(e) => usage_error(&e),
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod daemon;
 
+use kiln_cli::{Face, Hooks};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -13,5 +15,11 @@ fn main() -> ExitCode {
     if let Err(code) = daemon::isolate_if_daemonless(&args) {
         return code;
     }
-    kiln_cli::run(args, kiln_cli::Hooks { run_daemon: daemon::run, in_process: daemon::in_process })
+    let hooks = Hooks { run_daemon: daemon::run, in_process: daemon::in_process };
+    match Face::of(args.first().map(OsString::as_os_str).unwrap_or_default()) {
+        Face::Kiln => kiln_cli::run(args, hooks),
+        Face::Buildkitd => kiln_cli::run_buildkitd(args, hooks),
+        Face::Buildctl => kiln_buildctl::run(args),
+        Face::Buildx => kiln_buildx::run(args, hooks),
+    }
 }

@@ -1,6 +1,6 @@
 //! `kiln daemon`.
 
-use clap::Args;
+use clap::{Args, Parser};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,6 +43,45 @@ pub struct DaemonArgs {
     /// Remove unused cache without being asked [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub oci_worker_gc: Option<bool>,
+}
+
+/// BuildKit's daemon: its flags, its usual places.
+#[derive(Debug, Parser)]
+#[command(name = "buildkitd", max_term_width = 110)]
+pub(crate) struct Buildkitd {
+    #[command(flatten)]
+    daemon: DaemonArgs,
+    #[command(flatten)]
+    compat: CompatArgs,
+}
+
+/// Flags of BuildKit's daemon that say nothing new to kiln's.
+#[derive(Args, Debug)]
+struct CompatArgs {
+    /// Old spelling of --log-level=debug
+    #[arg(long, hide = true)]
+    debug: bool,
+    /// The one worker that there is
+    #[arg(long, value_name = "BOOL", hide = true)]
+    oci_worker: Option<String>,
+    /// There is no containerd worker
+    #[arg(long, value_name = "BOOL", hide = true)]
+    containerd_worker: Option<String>,
+}
+
+impl Buildkitd {
+    /// With BuildKit's usual places for what is not given.
+    pub(crate) fn args(self) -> DaemonArgs {
+        let mut args = self.daemon;
+        if self.compat.debug && args.log_level.is_none() {
+            args.log_level = Some("debug".into());
+        }
+        args.root = args.root.or_else(|| Some("/var/lib/buildkit".into()));
+        if args.addr.is_empty() {
+            args.addr = vec!["unix:///run/buildkit/buildkitd.sock".into()];
+        }
+        args
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -1,0 +1,1 @@
+//! LLBBridge: frontends and clients that drive a build step by step.
