@@ -1,11 +1,91 @@
-//! The command line of buildctl.
+//! The command line of buildctl: BuildKit's client, for its users and scripts. Flags, texts, exit statuses and what
+//! goes to which stream are BuildKit's.
 
+#![forbid(unsafe_code)]
+
+mod build;
+mod cli;
+mod command;
+mod connect;
+mod error;
+mod tabs;
+mod template;
+mod text;
+
+use cli::{Invocation, Outcome, Values};
+use error::Error;
+use kiln_cli::printer;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+/// What scripts that read the third word of `--version` get.
+const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+/// Exit status for a command that is not there.
+const NO_TOPIC: u8 = 3;
+
 /// Runs a command line, its first word being the program's name.
-#[allow(clippy::print_stderr)]
-pub fn run(_args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    eprintln!("error: buildctl is not built yet");
+///
+/// Exit status: 0, 1 for every error, 3 for a command that there is not.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let words: Result<Vec<_>, _> = args.into_iter().skip(1).map(OsString::into_string).collect();
+    let words = match words {
+        Ok(words) => words,
+        Err(word) => return report(&Error::Text(format!("argument {word:?} is not UTF-8"))),
+    };
+    match cli::parse(&words) {
+        Outcome::Run(invocation) => run_command(&invocation),
+        Outcome::Help(path) => data(&cli::help(&path, VERSION, &default_address())),
+        Outcome::Version => data(&format!("buildctl github.com/kiln/kiln {VERSION} \n")),
+        Outcome::NoTopic(name) => {
+            printer::people(&format!("No help topic for '{name}'"));
+            ExitCode::from(NO_TOPIC)
+        }
+        Outcome::Wrong { why, show_help } => {
+            printer::people(&format!("Incorrect Usage: {why}\n\n"));
+            if show_help {
+                data(&cli::help(&[&cli::ROOT], VERSION, &default_address()));
+            }
+            report(&Error::Text(why))
+        }
+    }
+}
+
+fn default_address() -> String {
+    connect::address_text(&Values::default(), &command::env)
+}
+
+fn data(text: &str) -> ExitCode {
+    match printer::data(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => report(&Error::Output(e)),
+    }
+}
+
+fn report(error: &Error) -> ExitCode {
+    if !error.is_silent() {
+        printer::people(&error.report());
+    }
     ExitCode::FAILURE
+}
+
+fn run_command(invocation: &Invocation) -> ExitCode {
+    let result = match invocation.values.text_or("log-format", "text") {
+        "json" | "text" | "" => block_on(command::run(invocation)),
+        other => Err(format!("unsupported log type {other:?}").into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+fn block_on(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("starting the runtime: {e}"))?;
+    let result = runtime.block_on(work);
+    // A thread that still reads stdin would hold the process.
+    runtime.shutdown_background();
+    result
 }

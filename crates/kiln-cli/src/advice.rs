@@ -37,7 +37,8 @@ fn connect(error: &ConnectError) -> Option<&'static str> {
             Some("there is no daemon yet, and builds need root: run kiln as root")
         }
         // The end of the log says why.
-        ConnectError::Log { .. }
+        ConnectError::Tls(_)
+        | ConnectError::Log { .. }
         | ConnectError::Spawn { .. }
         | ConnectError::Ended { .. }
         | ConnectError::Silent { .. } => None,

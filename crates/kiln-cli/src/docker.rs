@@ -10,7 +10,7 @@ use tokio::process::{Child, ChildStdin, Command};
 const MAX_MESSAGE: u64 = 16 << 10;
 
 /// A running `docker load`, killed when dropped unfinished.
-pub(crate) struct DockerLoad {
+pub struct DockerLoad {
     child: Child,
     input: Mutex<Option<ChildStdin>>,
 }
@@ -21,7 +21,7 @@ fn failed(why: impl Into<String>) -> CliError {
 
 impl DockerLoad {
     /// Starts it.
-    pub(crate) fn start() -> Result<Self, CliError> {
+    pub fn start() -> Result<Self, CliError> {
         let mut child = Command::new("docker")
             .arg("load")
             .stdin(Stdio::piped())
@@ -40,12 +40,12 @@ impl DockerLoad {
     }
 
     /// Where the archive is to be written; once.
-    pub(crate) fn input(&self) -> Option<ChildStdin> {
+    pub fn input(&self) -> Option<ChildStdin> {
         self.input.lock().ok()?.take()
     }
 
     /// Its error, if it has ended with one by itself; else it is stopped.
-    pub(crate) async fn failure(mut self) -> Result<Option<String>, CliError> {
+    pub async fn failure(mut self) -> Result<Option<String>, CliError> {
         match self.child.try_wait() {
             Ok(Some(status)) if !status.success() => self.finish().await.map(Some),
             _ => Ok(None),
@@ -53,7 +53,7 @@ impl DockerLoad {
     }
 
     /// Waits for its end; gives what it said.
-    pub(crate) async fn finish(mut self) -> Result<String, CliError> {
+    pub async fn finish(mut self) -> Result<String, CliError> {
         drop(self.input());
         let out = read(self.child.stdout.take());
         let err = read(self.child.stderr.take());

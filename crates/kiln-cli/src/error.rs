@@ -12,25 +12,54 @@ use std::process::ExitCode;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CliError {
+pub enum CliError {
     /// A flag has a value that cannot be used.
     #[error("invalid value '{value}' for {flag}: {why}")]
-    Value { flag: &'static str, value: String, why: String },
+    Value {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Flags or arguments that do not go together.
     #[error("{0}")]
     Usage(String),
     /// Something of the command line of docker build that kiln does not do yet.
     #[error("{flag} is not built yet: {why}")]
-    NotBuilt { flag: String, why: &'static str },
+    NotBuilt {
+        /// The flag or the way it was used.
+        flag: String,
+        /// What to know about it.
+        why: &'static str,
+    },
     /// A file of the client.
     #[error("{doing} {}: {source}", path.display())]
-    File { doing: &'static str, path: PathBuf, source: io::Error },
+    File {
+        /// The step.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// A standard stream.
     #[error("{doing}: {source}")]
-    Stream { doing: &'static str, source: io::Error },
+    Stream {
+        /// The step.
+        doing: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
     /// A program that was started for a result failed.
     #[error("{program}: {why}")]
-    Program { program: &'static str, why: String },
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// What went wrong.
+        why: String,
+    },
     /// No daemon could be reached or started.
     #[error("{0}")]
     Connect(ConnectError),
@@ -42,7 +71,12 @@ pub(crate) enum CliError {
     Build(Box<BuildError>),
     /// The daemon went away during a request; its log is known.
     #[error("{error}")]
-    Gone { error: Box<BuildError>, log: PathBuf },
+    Gone {
+        /// What was seen of it.
+        error: Box<BuildError>,
+        /// Where the daemon writes.
+        log: PathBuf,
+    },
     /// Stopped by a signal.
     #[error("canceled")]
     Canceled,
@@ -56,7 +90,7 @@ impl From<BuildError> for CliError {
 
 impl CliError {
     /// An error of a daemon that has, as far as it is known, this log.
-    pub(crate) fn of_build(error: BuildError, log: Option<&Path>) -> Self {
+    pub fn of_build(error: BuildError, log: Option<&Path>) -> Self {
         match log {
             Some(log) if error.code == Code::Unavailable => {
                 Self::Gone { error: Box::new(error), log: log.to_owned() }
@@ -66,13 +100,13 @@ impl CliError {
     }
 
     /// An error of a client's file.
-    pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { doing, path, source }
     }
 
     /// An error of a standard stream.
-    pub(crate) fn stream(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub fn stream(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Stream { doing, source }
     }
 
@@ -91,7 +125,7 @@ impl CliError {
 }
 
 /// Tells the user and gives the exit status.
-pub(crate) fn report(error: &CliError) -> ExitCode {
+pub fn report(error: &CliError) -> ExitCode {
     if !error.is_broken_pipe() {
         printer::people(&text(error));
     }
@@ -99,7 +133,17 @@ pub(crate) fn report(error: &CliError) -> ExitCode {
 }
 
 /// Excerpts of the sources, `error: ...`, then hints.
-pub(crate) fn text(error: &CliError) -> String {
+pub fn text(error: &CliError) -> String {
+    let mut out = excerpts(error);
+    out.push_str(&format!("error: {error}\n"));
+    for hint in advice::hints(error) {
+        out.push_str(&format!("hint: {hint}\n"));
+    }
+    out
+}
+
+/// The places in sources that an error is about.
+pub fn excerpts(error: &CliError) -> String {
     let mut out = Vec::new();
     if let CliError::Build(build) = error {
         for (info, ranges) in build.sources() {
@@ -114,10 +158,5 @@ pub(crate) fn text(error: &CliError) -> String {
             let _ = print_source_excerpt(&source, &ranges, &mut out);
         }
     }
-    let mut out = String::from_utf8_lossy(&out).into_owned();
-    out.push_str(&format!("error: {error}\n"));
-    for hint in advice::hints(error) {
-        out.push_str(&format!("hint: {hint}\n"));
-    }
-    out
+    String::from_utf8_lossy(&out).into_owned()
 }

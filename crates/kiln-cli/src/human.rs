@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 /// A size with decimal units and up to four digits: `2.746MB`.
-pub(crate) fn size(bytes: i64) -> String {
+pub fn size(bytes: i64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     let mut value = bytes as f64;
     let mut unit = 0;
@@ -24,7 +24,7 @@ pub(crate) fn size(bytes: i64) -> String {
 }
 
 /// How long ago something was: `4 hours ago`.
-pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
+pub fn ago(then: Timestamp, now: Timestamp) -> String {
     format!("{} ago", about(now.duration_since(then)))
 }
 
@@ -48,7 +48,7 @@ fn about(d: SignedDuration) -> String {
 }
 
 /// Reads `24h`, `1h30m`, `90s`, `2d`: seconds.
-pub(crate) fn parse_duration(text: &str) -> Option<std::time::Duration> {
+pub fn parse_duration(text: &str) -> Option<std::time::Duration> {
     let mut rest = text;
     let mut total = 0.0;
     if rest.is_empty() {
@@ -74,7 +74,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<std::time::Duration> {
 }
 
 /// Rows with columns as wide as their widest cell, two blanks between them.
-pub(crate) fn table(rows: &[Vec<String>]) -> String {
+pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();

@@ -7,20 +7,22 @@
 
 mod advice;
 mod app;
-mod build;
+pub mod build;
 mod commands;
-mod connect;
-mod docker;
-mod error;
+pub mod connect;
+pub mod docker;
+pub mod error;
 mod face;
 mod hooks;
-mod human;
-mod pairs;
-mod printer;
-mod progress;
-mod stdin;
-mod usage;
+pub mod human;
+pub mod pairs;
+pub mod printer;
+pub mod progress;
+pub mod stdin;
+pub mod tabs;
+pub mod usage;
 
+pub use commands::buildkitd::{BuildkitdArgs, ContainerdArgs};
 pub use commands::daemon::DaemonArgs;
 pub use face::Face;
 pub use hooks::{Hooks, InProcess};
@@ -74,8 +76,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>, hooks: Hooks) -> ExitCode {
 
 /// Runs the command line of `buildkitd`.
 pub fn run_buildkitd(args: impl IntoIterator<Item = OsString>, hooks: Hooks) -> ExitCode {
-    match commands::daemon::Buildkitd::try_parse_from(args) {
-        Ok(command) => (hooks.run_daemon)(command.args()),
+    match commands::buildkitd::parse(args) {
+        Ok(args) => (hooks.run_daemon)(args),
         Err(e) => usage_error(&e),
     }
 }

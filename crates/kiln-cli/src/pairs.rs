@@ -5,7 +5,7 @@ use kiln_dockerfile::{csv, nearest};
 
 /// The fields of one flag value.
 #[derive(Debug)]
-pub(crate) struct Pairs<'a> {
+pub struct Pairs<'a> {
     flag: &'static str,
     text: &'a str,
     pairs: Vec<(String, String)>,
@@ -13,7 +13,7 @@ pub(crate) struct Pairs<'a> {
 
 impl<'a> Pairs<'a> {
     /// Splits a value; keys become lower case.
-    pub(crate) fn parse(flag: &'static str, text: &'a str) -> Result<Self, CliError> {
+    pub fn parse(flag: &'static str, text: &'a str) -> Result<Self, CliError> {
         let wrong = |why: String| CliError::Value { flag, value: text.to_owned(), why };
         let fields = csv::fields(text).map_err(|e| wrong(e.to_string()))?;
         let pairs = fields.into_iter().map(|field| match field.split_once('=') {
@@ -24,7 +24,7 @@ impl<'a> Pairs<'a> {
     }
 
     /// Takes a key's last value out; several names may mean the same key.
-    pub(crate) fn take(&mut self, names: &[&str]) -> Option<String> {
+    pub fn take(&mut self, names: &[&str]) -> Option<String> {
         let mut found = None;
         self.pairs.retain(|(key, value)| {
             let matches = names.contains(&key.as_str());
@@ -37,12 +37,12 @@ impl<'a> Pairs<'a> {
     }
 
     /// An error about this value.
-    pub(crate) fn wrong(&self, why: impl Into<String>) -> CliError {
+    pub fn wrong(&self, why: impl Into<String>) -> CliError {
         CliError::Value { flag: self.flag, value: self.text.to_owned(), why: why.into() }
     }
 
     /// What is left, every key of which must be known, itself or by its prefix that ends in a dot.
-    pub(crate) fn rest(self, known: &[&str], prefixes: &[&str]) -> Result<Vec<(String, String)>, CliError> {
+    pub fn rest(self, known: &[&str], prefixes: &[&str]) -> Result<Vec<(String, String)>, CliError> {
         for (key, _) in &self.pairs {
             let is_known = known.contains(&key.as_str()) || prefixes.iter().any(|p| key.starts_with(p));
             if !is_known {
@@ -54,7 +54,7 @@ impl<'a> Pairs<'a> {
 }
 
 /// `unknown key 'x' (did you mean y?); known: a, b`.
-pub(crate) fn unknown(what: &str, word: &str, known: &[&str]) -> String {
+pub fn unknown(what: &str, word: &str, known: &[&str]) -> String {
     let hint = nearest(word, known, false).map(|n| format!(" (did you mean {n}?)")).unwrap_or_default();
     format!("unknown {what} '{word}'{hint}; known: {}", known.join(", "))
 }

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 ///
 /// # Errors
 /// Nobody reads, or the disk behind it is full.
-pub(crate) fn data(bytes: &[u8]) -> io::Result<()> {
+pub fn data(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     out.flush()
@@ -17,19 +17,19 @@ pub(crate) fn data(bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`data`].
-pub(crate) fn line(text: &str) -> io::Result<()> {
+pub fn line(text: &str) -> io::Result<()> {
     data(format!("{text}\n").as_bytes())
 }
 
 /// Writes text for people to stderr. There is nobody to tell when that fails.
-pub(crate) fn people(text: &str) {
+pub fn people(text: &str) {
     let mut err = io::stderr().lock();
     let _ = err.write_all(text.as_bytes());
     let _ = err.flush();
 }
 
 /// `warning: text` on stderr.
-pub(crate) fn warning(text: &str) {
+pub fn warning(text: &str) {
     people(&format!("warning: {text}\n"));
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn warning(text: &str) {
 ///
 /// # Errors
 /// stdin cannot be read.
-pub(crate) fn confirm(question: &str) -> io::Result<bool> {
+pub fn confirm(question: &str) -> io::Result<bool> {
     people(&format!("{question} [y/N] "));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
@@ -48,17 +48,17 @@ pub(crate) fn confirm(question: &str) -> io::Result<bool> {
 }
 
 /// Whether stdout is a terminal.
-pub(crate) fn stdout_is_terminal() -> bool {
+pub fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
 /// Whether stderr is a terminal.
-pub(crate) fn stderr_is_terminal() -> bool {
+pub fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
 /// Columns and rows of the terminal on stderr.
-pub(crate) fn terminal_size() -> Option<(u16, u16)> {
+pub fn terminal_size() -> Option<(u16, u16)> {
     let size = rustix::termios::tcgetwinsize(io::stderr()).ok()?;
     Some((size.ws_col, size.ws_row))
 }

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// What was asked for: `--quiet`, else `--progress`, else $BUILDKIT_PROGRESS.
-pub(crate) fn mode(flag: &str, quiet: bool, vars: &dyn Fn(&str) -> Option<String>) -> Result<Mode, CliError> {
+pub fn mode(flag: &str, quiet: bool, vars: &dyn Fn(&str) -> Option<String>) -> Result<Mode, CliError> {
     let wrong = |flag: &'static str, value: &str| {
         let value = value.to_owned();
         move |e: kiln_progress::ModeError| CliError::Value { flag, value, why: e.to_string() }
@@ -29,7 +29,7 @@ pub(crate) fn mode(flag: &str, quiet: bool, vars: &dyn Fn(&str) -> Option<String
 }
 
 /// Looks as the environment says; also gives complaints about it.
-pub(crate) fn options(vars: &dyn Fn(&str) -> Option<String>) -> (DisplayOptions, Vec<String>) {
+pub fn options(vars: &dyn Fn(&str) -> Option<String>) -> (DisplayOptions, Vec<String>) {
     let mut options = DisplayOptions { size: Box::new(printer::terminal_size), ..DisplayOptions::default() };
     let mut problems = Vec::new();
     let number = |name: &str| vars(name).and_then(|v| v.parse::<u64>().ok()).filter(|n| *n > 0);
@@ -52,15 +52,31 @@ pub(crate) fn options(vars: &dyn Fn(&str) -> Option<String>) -> (DisplayOptions,
 }
 
 /// A running display.
-pub(crate) struct Progress {
+pub struct Progress {
     updates: mpsc::Sender<Update>,
     thread: JoinHandle<io::Result<Vec<Warning>>>,
 }
 
 impl Progress {
-    /// Starts it.
-    pub(crate) fn start(mode: Mode, options: DisplayOptions) -> Result<Self, CliError> {
-        let display = Display::new(mode, printer::stderr_is_terminal(), io::stderr(), options)
+    /// Starts it, on stderr.
+    ///
+    /// # Errors
+    /// `tty` without a terminal.
+    pub fn start(mode: Mode, options: DisplayOptions) -> Result<Self, CliError> {
+        Self::start_on(mode, options, io::stderr(), printer::stderr_is_terminal())
+    }
+
+    /// Starts it on some output, which is a terminal or not.
+    ///
+    /// # Errors
+    /// `tty` without a terminal.
+    pub fn start_on(
+        mode: Mode,
+        options: DisplayOptions,
+        out: impl io::Write + Send + 'static,
+        is_terminal: bool,
+    ) -> Result<Self, CliError> {
+        let display = Display::new(mode, is_terminal, out, options)
             .map_err(|e| CliError::Usage(e.to_string()))?;
         let (updates, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -71,7 +87,7 @@ impl Progress {
     }
 
     /// Passes updates on until the channel ends, or nobody shows them any more.
-    pub(crate) fn feed(&self, mut from: tokio::sync::mpsc::Receiver<Update>) -> tokio::task::JoinHandle<()> {
+    pub fn feed(&self, mut from: tokio::sync::mpsc::Receiver<Update>) -> tokio::task::JoinHandle<()> {
         let updates = self.updates.clone();
         tokio::spawn(async move {
             while let Some(update) = from.recv().await {
@@ -82,14 +98,14 @@ impl Progress {
     }
 
     /// Draws the end and gives back the warnings of the build.
-    pub(crate) fn finish(self) -> Vec<Warning> {
+    pub fn finish(self) -> Vec<Warning> {
         drop(self.updates);
         self.thread.join().ok().and_then(Result::ok).unwrap_or_default()
     }
 }
 
 /// Warnings of the build, as a list at its end.
-pub(crate) fn warnings_text(warnings: &[Warning], verbose: bool) -> String {
+pub fn warnings_text(warnings: &[Warning], verbose: bool) -> String {
     let list: Vec<&Warning> = warnings.iter().filter(|w| !w.short.is_empty()).collect();
     if list.is_empty() {
         return String::new();

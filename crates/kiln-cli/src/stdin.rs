@@ -11,26 +11,26 @@ use tempfile::TempDir;
 const MAX_DOCKERFILE: u64 = 16 << 20;
 
 /// The first bytes of stdin.
-pub(crate) fn head() -> Result<Vec<u8>, CliError> {
+pub fn head() -> Result<Vec<u8>, CliError> {
     say_that_it_waits("the build context or a Dockerfile");
     peek(&mut std::io::stdin().lock()).map_err(CliError::stream("reading stdin"))
 }
 
 /// A Dockerfile from stdin in a directory of its own, removed when dropped.
-pub(crate) struct StdinDockerfile {
+pub struct StdinDockerfile {
     dir: TempDir,
     /// An empty directory to be the context.
-    pub(crate) context: Option<PathBuf>,
+    pub context: Option<PathBuf>,
 }
 
 impl StdinDockerfile {
     /// The directory that holds `Dockerfile`.
-    pub(crate) fn dir(&self) -> PathBuf {
+    pub fn dir(&self) -> PathBuf {
         self.dir.path().join("dockerfile")
     }
 
     /// Writes a Dockerfile, and makes an empty context beside it when one is needed.
-    pub(crate) fn write(text: &[u8], empty_context: bool) -> Result<Self, CliError> {
+    pub fn write(text: &[u8], empty_context: bool) -> Result<Self, CliError> {
         let dir = tempfile::Builder::new()
             .prefix("kiln-build-")
             .tempdir()
@@ -53,7 +53,7 @@ fn say_that_it_waits(what: &str) {
 }
 
 /// Reads the rest of stdin, behind what was read already.
-pub(crate) fn dockerfile(head: &[u8], empty_context: bool) -> Result<StdinDockerfile, CliError> {
+pub fn dockerfile(head: &[u8], empty_context: bool) -> Result<StdinDockerfile, CliError> {
     if head.is_empty() {
         say_that_it_waits("the Dockerfile");
     }

@@ -8,7 +8,7 @@ use serde_json::json;
 use std::time::Duration;
 
 /// Table rows with a header.
-pub(crate) fn table(records: &[UsageRecord], now: Timestamp) -> String {
+pub fn table(records: &[UsageRecord], now: Timestamp) -> String {
     let header = ["ID", "RECLAIMABLE", "SIZE", "LAST ACCESSED"].map(str::to_owned).to_vec();
     let rows = records.iter().map(|r| {
         let mark = |on: bool| if on { "*" } else { "" };
@@ -23,7 +23,7 @@ pub(crate) fn table(records: &[UsageRecord], now: Timestamp) -> String {
 }
 
 /// A block per record.
-pub(crate) fn verbose(records: &[UsageRecord], now: Timestamp) -> String {
+pub fn verbose(records: &[UsageRecord], now: Timestamp) -> String {
     let mut out = String::new();
     for r in records {
         let mut line = |key: &str, value: &str| {
@@ -48,7 +48,7 @@ pub(crate) fn verbose(records: &[UsageRecord], now: Timestamp) -> String {
 }
 
 /// One JSON object per line.
-pub(crate) fn json_lines(records: &[UsageRecord]) -> String {
+pub fn json_lines(records: &[UsageRecord]) -> String {
     let object = |r: &UsageRecord| {
         json!({
             "ID": r.id,
@@ -68,7 +68,7 @@ pub(crate) fn json_lines(records: &[UsageRecord]) -> String {
 }
 
 /// Sums: shared and private only when something is shared.
-pub(crate) fn summary(records: &[UsageRecord]) -> String {
+pub fn summary(records: &[UsageRecord]) -> String {
     let sum =
         |keep: &dyn Fn(&UsageRecord) -> bool| records.iter().filter(|r| keep(r)).map(|r| r.size).sum::<i64>();
     let shared = sum(&|r| r.shared);
@@ -85,18 +85,18 @@ pub(crate) fn summary(records: &[UsageRecord]) -> String {
 
 /// What `--filter` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Filters {
+pub struct Filters {
     /// Records used within this time stay.
-    pub(crate) keep_duration: Duration,
+    pub keep_duration: Duration,
     /// One entry of the daemon's filter language; all parts must match.
-    pub(crate) entry: String,
+    pub entry: String,
 }
 
 const KEYS: [&str; 10] =
     ["id", "parents", "description", "inuse", "mutable", "immutable", "type", "shared", "private", "until"];
 
 /// Reads `--filter` values.
-pub(crate) fn filters(values: &[String]) -> Result<Filters, CliError> {
+pub fn filters(values: &[String]) -> Result<Filters, CliError> {
     let mut filters = Filters::default();
     let mut parts = Vec::new();
     let mut ages = 0;

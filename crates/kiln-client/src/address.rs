@@ -4,24 +4,41 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::remote::Remote;
+
 /// The address of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// `unix://<path>`
     Unix(PathBuf),
-    /// `tcp://<host>:<port>`, not encrypted.
+    /// `tcp://<host>:<port>`; encrypted only when the connection is given certificates.
     Tcp(String),
+    /// Through a program that reaches the daemon's machine, container or pod, and runs `buildctl dial-stdio` there.
+    Remote(Remote),
 }
 
 /// Why a text is no address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// No `scheme://`.
-    #[error("invalid address {0:?}: expected unix://<path> or tcp://<host>:<port>")]
+    #[error("invalid address {0:?}: expected unix://<path>, tcp://<host>:<port>, ssh://<host> or docker-container://<name>")]
     Form(String),
-    /// A scheme that BuildKit's client knows and this one does not.
-    #[error("address {0:?}: scheme {1} is not supported, use unix:// or tcp://")]
-    Scheme(String, String),
+    /// A scheme that is not known, or not on this system.
+    #[error("address {address:?}: {why}")]
+    Scheme {
+        /// The whole address.
+        address: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A part of the address is missing or not allowed.
+    #[error("address {address:?}: {why}")]
+    Part {
+        /// The whole address.
+        address: String,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 impl FromStr for Address {
@@ -30,12 +47,17 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let form = || AddressError::Form(text.to_string());
         let (scheme, rest) = text.split_once("://").ok_or_else(form)?;
+        let unusable = |why: String| AddressError::Scheme { address: text.to_string(), why };
         match scheme {
-            _ if rest.is_empty() => Err(form()),
-            "unix" => Ok(Self::Unix(rest.into())),
+            "unix" if !rest.is_empty() => Ok(Self::Unix(rest.into())),
             "tcp" if rest.contains(':') => Ok(Self::Tcp(rest.to_string())),
-            "tcp" => Err(form()),
-            other => Err(AddressError::Scheme(text.to_string(), other.to_string())),
+            "unix" | "tcp" => Err(form()),
+            "npipe" => Err(unusable("npipe connections are only supported on windows".into())),
+            _ => match Remote::parse(text) {
+                Ok(Some(remote)) => Ok(Self::Remote(remote)),
+                Ok(None) => Err(unusable(format!("scheme {scheme} is not supported"))),
+                Err(why) => Err(AddressError::Part { address: text.to_string(), why }),
+            },
         }
     }
 }
@@ -45,6 +67,7 @@ impl fmt::Display for Address {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp(host) => write!(f, "tcp://{host}"),
+            Self::Remote(remote) => remote.fmt(f),
         }
     }
 }
@@ -66,6 +89,18 @@ impl Address {
         };
         Self::Unix(path)
     }
+
+    /// The name that a certificate of the daemon has to be for, unless another is given; empty for a socket.
+    pub fn host(&self) -> String {
+        match self {
+            Self::Unix(_) => String::new(),
+            Self::Tcp(host) => {
+                let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
+                name.trim_start_matches('[').trim_end_matches(']').to_string()
+            }
+            Self::Remote(remote) => remote.host().to_string(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -74,14 +109,36 @@ mod tests {
 
     #[test]
     fn addresses_round_trip_and_others_are_named() {
-        for text in ["unix:///run/x.sock", "tcp://127.0.0.1:1234"] {
+        for text in [
+            "unix:///run/x.sock",
+            "tcp://127.0.0.1:1234",
+            "ssh://me@host:22/run/x.sock",
+            "docker-container://b?context=c",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         for text in ["", "/run/x.sock", "unix://", "tcp://host"] {
             assert!(matches!(text.parse::<Address>(), Err(AddressError::Form(_))), "{text}");
         }
-        let error = "docker-container://b".parse::<Address>().unwrap_err().to_string();
-        assert!(error.contains("scheme docker-container is not supported"), "{error}");
+        let error = |text: &str| text.parse::<Address>().unwrap_err().to_string();
+        assert_eq!(
+            error("npipe:////./pipe/b"),
+            "address \"npipe:////./pipe/b\": npipe connections are only supported on windows"
+        );
+        assert_eq!(error("foo://b"), "address \"foo://b\": scheme foo is not supported");
+        assert_eq!(
+            error("docker-container://"),
+            "address \"docker-container://\": url lacks container name"
+        );
+    }
+
+    #[test]
+    fn the_host_of_an_address() {
+        let host = |text: &str| text.parse::<Address>().unwrap().host();
+        assert_eq!(host("tcp://a.example:1"), "a.example");
+        assert_eq!(host("tcp://[::1]:1"), "::1");
+        assert_eq!(host("unix:///x"), "");
+        assert_eq!(host("ssh://u@h:1/x"), "h");
     }
 
     #[test]

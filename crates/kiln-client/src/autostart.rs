@@ -34,6 +34,8 @@ const LOG_LIMIT: u64 = 8 << 20;
 pub struct Autostart {
     /// What to run, usually our own executable.
     pub program: PathBuf,
+    /// What it is called: the binary knows by it what it is to be.
+    pub name: OsString,
     /// Its arguments, which must make it listen at the address that is tried.
     pub arguments: Vec<OsString>,
     /// Where its output goes; appended to. The directory is made if it is missing.
@@ -122,6 +124,7 @@ fn open_log(path: &Path) -> io::Result<(File, u64)> {
 /// Starts the daemon in a process group of its own, so that Ctrl-C at our terminal does not reach it.
 fn spawn(autostart: &Autostart, log: &File) -> io::Result<oneshot::Receiver<Option<ExitStatus>>> {
     let mut child = Command::new(&autostart.program)
+        .arg0(&autostart.name)
         .args(&autostart.arguments)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
@@ -159,6 +162,7 @@ mod tests {
     fn shell(dir: &Path, script: &str) -> (Address, Autostart) {
         let autostart = Autostart {
             program: "/bin/sh".into(),
+            name: "sh".into(),
             arguments: ["-c", script].map(OsString::from).into(),
             log: dir.join("new/log"),
             busy: 75,

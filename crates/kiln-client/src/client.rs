@@ -6,17 +6,23 @@ use tonic::transport::Channel;
 #[derive(Clone, Debug)]
 pub struct Client {
     control: ControlClient<Channel>,
+    channel: Channel,
 }
 
 impl Client {
     pub(crate) fn new(channel: Channel) -> Self {
-        let control = ControlClient::new(channel)
+        let control = ControlClient::new(channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
             .max_encoding_message_size(MAX_MESSAGE_SIZE);
-        Self { control }
+        Self { control, channel }
     }
 
     pub(crate) fn control(&self) -> ControlClient<Channel> {
         self.control.clone()
+    }
+
+    /// For services that no published client has.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 }

@@ -5,7 +5,7 @@ use kiln_proto::google::rpc;
 use prost::Message;
 use tonic::Status;
 
-use crate::Address;
+use crate::{Address, TlsError};
 
 /// Why there is no connection to a daemon.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,9 @@ pub enum ConnectError {
         /// What the system says.
         reason: String,
     },
+    /// There are no usable certificates.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// The daemon could not be started.
     #[error("start daemon {program}: {source}")]
     Spawn {

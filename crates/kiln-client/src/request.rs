@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kiln_llb::Definition;
 use tokio::io::AsyncWrite;
 
-use crate::{DockerConfig, SecretSource, SshSource, Upload};
+use crate::{DockerConfig, SecretSource, SourcePolicy, SshSource, Upload};
 
 /// What is to be built.
 #[derive(Clone, Debug)]
@@ -124,6 +124,8 @@ pub struct BuildRequest {
     pub entitlements: Vec<String>,
     /// Not recorded in the history.
     pub internal: bool,
+    /// What sources may be used, and what is used instead of them.
+    pub source_policy: Option<SourcePolicy>,
 }
 
 impl BuildRequest {
@@ -143,6 +145,7 @@ impl BuildRequest {
             cache_exports: Vec::new(),
             entitlements: Vec::new(),
             internal: false,
+            source_policy: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One build: session, solve and status in parallel.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use kiln_llb::errdefs::{BuildError, Code};
@@ -15,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::error::build_error;
 use crate::providers::Providers;
 use crate::request::{BuildRequest, CacheEntry, Work};
+use crate::subrequest::Question;
 use crate::{Client, convert, new_id};
 
 /// Silence after which a build that is over is taken to have said everything.
@@ -29,6 +31,8 @@ pub struct SolveResponse {
     pub reference: String,
     /// What the exporters say, such as `containerimage.digest`.
     pub exporter_response: BTreeMap<String, String>,
+    /// What the frontend answers, such as `result.txt`, to a request with the option `requestid`.
+    pub answer: BTreeMap<String, Vec<u8>>,
 }
 
 impl Client {
@@ -45,20 +49,34 @@ impl Client {
         let server = providers.server();
         let session = new_id();
         let headers: SessionHeaders = server.headers(&session, &request.shared_key);
-        let wire = wire_request(&request, session);
+        let mut wire = wire_request(&request, session);
         let reference = wire.r#ref.clone();
+        let question = Question::take(&mut wire);
 
         let mut session = AbortOnDropHandle::new(tokio::spawn(server.run(self.control(), headers)));
         let over = std::sync::Arc::new(Notify::new());
         let status = self.clone().follow(reference.clone(), updates, over.clone());
         let status = AbortOnDropHandle::new(tokio::spawn(status));
         let mut control = self.control();
-        let mut solve = std::pin::pin!(control.solve(wire));
+        let frontend = OnceLock::new();
+        let solve = async {
+            let solve = control.solve(wire);
+            let Some(question) = question else { return solve.await.map_err(build_error) };
+            let mut solve = std::pin::pin!(solve);
+            tokio::select! {
+                answer = &mut solve => answer.map_err(build_error),
+                asked = question.ask(self, &frontend) => {
+                    let answer = solve.await.map_err(build_error)?;
+                    asked.map(|()| answer)
+                }
+            }
+        };
+        let mut solve = std::pin::pin!(solve);
         let answer = tokio::select! {
             biased;
-            answer = &mut solve => answer.map_err(build_error),
+            answer = &mut solve => answer,
             end = &mut session => match tokio::time::timeout(LAST_WORDS, &mut solve).await {
-                Ok(answer) => answer.map_err(build_error),
+                Ok(answer) => answer,
                 Err(_) => Err(session_lost(end)),
             },
         };
@@ -68,7 +86,11 @@ impl Client {
         let _ = status.await;
         drop(providers);
         let answer = answer.map_err(|e| e.context("failed to solve"))?.into_inner();
-        Ok(SolveResponse { reference, exporter_response: answer.exporter_response.into_iter().collect() })
+        Ok(SolveResponse {
+            reference,
+            exporter_response: answer.exporter_response.into_iter().collect(),
+            answer: frontend.get().cloned().unwrap_or_default(),
+        })
     }
 
     /// Passes progress on until its end, or until it is quiet after the build is over.
@@ -159,6 +181,9 @@ fn check_cache(entry: &CacheEntry, direction: &str) -> Result<(), BuildError> {
         "registry" if !entry.attrs.contains_key("ref") => {
             Err(invalid(format!("registry cache {direction}er requires ref")))
         }
+        "local" if !entry.attrs.contains_key(local_key(direction)) => {
+            Err(invalid(format!("local cache {direction}er requires {}", local_key(direction))))
+        }
         "local" => Err(BuildError::new(
             Code::Unimplemented,
             format!(
@@ -167,6 +192,10 @@ fn check_cache(entry: &CacheEntry, direction: &str) -> Result<(), BuildError> {
         )),
         _ => Ok(()),
     }
+}
+
+fn local_key(direction: &str) -> &'static str {
+    if direction == "import" { "src" } else { "dest" }
 }
 
 fn wire_request(request: &BuildRequest, session: String) -> SolveRequest {
@@ -188,6 +217,7 @@ fn wire_request(request: &BuildRequest, session: String) -> SolveRequest {
         }),
         entitlements: request.entitlements.clone(),
         internal: request.internal,
+        source_policy: request.source_policy.as_ref().map(|p| p.wire().clone()),
         ..Default::default()
     };
     match &request.work {
@@ -271,6 +301,8 @@ mod tests {
         assert_eq!(check(&request).unwrap_err().message, "registry cache exporter requires ref");
         request.cache_exports = vec![];
         request.cache_imports = vec![CacheEntry { kind: "local".into(), attrs: BTreeMap::new() }];
+        assert_eq!(check(&request).unwrap_err().message, "local cache importer requires src");
+        request.cache_imports[0].attrs.insert("src".into(), "dir".into());
         assert_eq!(check(&request).unwrap_err().code, Code::Unimplemented);
     }
 }

@@ -25,7 +25,7 @@ pub use gc::GcStats;
 pub use lease::Lease;
 pub use reader::BlobReader;
 pub use rusqlite;
-pub use store::{BlobInfo, ContentStore};
+pub use store::{BlobDetail, BlobInfo, ContentStore};
 pub use writer::BlobWriter;
 
 #[cfg(test)]

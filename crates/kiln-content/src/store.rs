@@ -40,6 +40,19 @@ pub struct BlobInfo {
     pub size: u64,
 }
 
+/// All that is known of a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobDetail {
+    /// Its name.
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// When it was stored, in seconds since 1970.
+    pub created: i64,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
 /// The blobs of one state directory; clones share it. Files are `blobs/sha256/<hex>`, unfinished ones are in `ingest/`.
 #[derive(Clone, Debug)]
 pub struct ContentStore(pub(crate) Arc<Inner>);
@@ -173,6 +186,18 @@ impl ContentStore {
     /// it is hashed again, so this may read the whole partial file. Fails with `Busy` while another writer has the key.
     pub fn writer(&self, expected: Option<Digest>, resume: Option<&str>) -> Result<BlobWriter> {
         BlobWriter::open(self.clone(), expected, resume)
+    }
+
+    /// All that is known of a blob, `None` when the store has none. Asking protects it from no collection.
+    pub fn detail(&self, digest: &Digest) -> Result<Option<BlobDetail>> {
+        let row = self.0.db.with(|c| {
+            c.prepare_cached("SELECT size, created FROM blobs WHERE digest = ?1")?
+                .query_row([digest.to_string()], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))
+                .optional()
+        })?;
+        let Some((size, created)) = row else { return Ok(None) };
+        let labels = self.labels(digest)?;
+        Ok(Some(BlobDetail { digest: *digest, size: size as u64, created, labels }))
     }
 
     /// All labels of a blob, such as `containerd.io/distribution.source.<host>`.

@@ -1,17 +1,39 @@
 //! The daemon: gRPC services, configuration, sockets, shutdown.
 //!
-//! [`run`] is `kiln daemon`; [`InProcess`] is the same daemon inside another process, over an in-memory stream.
+//! [`run`] is `kiln daemon` and `buildkitd`; [`InProcess`] is the same daemon inside another process, over an in-memory
+//! stream.
 
 mod config;
+mod content;
 mod control;
-mod health;
+mod debug;
+mod gc_rules;
+mod history;
 mod idle;
 mod listen;
+mod merge;
+mod metrics;
+mod newer;
+mod notify;
 mod options;
+mod otlp;
+mod places;
+mod reflection;
+mod refuse;
+mod request;
 mod serve;
+mod services;
+mod settings;
+mod stop;
 mod watched;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::ConfigError;
-pub use options::{DEFAULT_CONFIG, Options, OptionsError};
+pub use control::version_line;
+pub use listen::ListenError;
+pub use options::{OciOptions, Options, OptionsError};
+pub use places::Places;
 pub use serve::{DaemonError, InProcess, isolate, run};

@@ -1,28 +1,23 @@
-//! Start, serve, end.
+//! Start, serve.
 
-use crate::control::ControlService;
-use crate::health::HealthService;
 use crate::idle::Activity;
-use crate::listen::{self, ListenError, Listener};
-use crate::options::{Options, OptionsError, Settings};
+use crate::listen::{self, Conn, ListenError};
+use crate::options::{Options, OptionsError};
+use crate::places::Places;
+use crate::services::{Services, router};
+use crate::settings::Settings;
+use crate::stop::{self, STOP_LIMIT, Signals};
 use crate::watched::Watched;
+use crate::{debug, notify};
 use futures::stream::{self, StreamExt};
 use kiln_engine::{Engine, EngineError};
-use kiln_proto::MAX_MESSAGE_SIZE;
-use kiln_proto::control::control_server::ControlServer;
-use kiln_proto::health::health_server::HealthServer;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::DuplexStream;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
-
-/// Windows of a stream and of a connection, in bytes: file transfer inside `Session` needs large ones.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 8 << 20;
-/// How long running work may take to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why the daemon ended.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +34,12 @@ pub enum DaemonError {
     /// What the process may not do.
     #[error("kiln needs privileges that this process does not have: {}; run it as root", .0.join(", "))]
     Privileges(Vec<String>),
+    /// An ordinary user runs BuildKit's daemon.
+    #[error(
+        "rootless mode requires to be executed as the mapped root in a user namespace; you may use RootlessKit for \
+         setting up the namespace"
+    )]
+    Rootless,
     /// Another daemon has the state directory.
     #[error("could not lock {0}, another instance running?")]
     Locked(PathBuf),
@@ -62,11 +63,17 @@ impl From<EngineError> for DaemonError {
 /// # Errors
 /// If it cannot start, or its listener breaks.
 pub fn run(options: Options) -> Result<(), DaemonError> {
+    if options.places == Places::Buildkitd && !rustix::process::geteuid().is_root() {
+        return Err(DaemonError::Rootless);
+    }
     let settings = Settings::new(options)?;
     init_log(&settings);
     isolate()?;
     let runtime = runtime()?;
-    runtime.block_on(serve(settings))
+    runtime.block_on(async {
+        let signals = Signals::of_process().map_err(|e| DaemonError::Io("wait for signals".into(), e))?;
+        serve(settings, signals).await
+    })
 }
 
 /// Leaves the mount namespace of the process that started this one, so that all mounts go when this process goes.
@@ -101,26 +108,55 @@ fn init_log(settings: &Settings) {
     }
 }
 
-async fn serve(settings: Settings) -> Result<(), DaemonError> {
-    let (uid, gid) = settings.socket_owner;
+/// Serves until a signal or idleness.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn serve(settings: Settings, mut signals: Signals) -> Result<(), DaemonError> {
     let _lock = lock(&settings.engine.root)?;
     // Bound first: clients that come now wait for the engine instead of being refused.
-    let listeners =
-        settings.addr.iter().map(|a| listen::listen(a, uid, gid)).collect::<Result<Vec<_>, _>>()?;
+    let listeners = listen::listen_all(&settings.addr, settings.tls.as_ref(), settings.socket_owner).await?;
+    let debug = match &settings.debug_addr {
+        Some(address) => Some(debug::listen(address).await?),
+        None => None,
+    };
     let engine = Engine::open(settings.engine).await?;
     raise_file_limit();
-    let activity = Activity::new();
-    let router = router(&engine, &activity);
-    tracing::info!(addresses = ?settings.addr, "ready");
-    let ended = tokio::select! {
-        ended = accept(router, listeners) => ended,
-        () = stop_signal() => { tracing::info!("stopping"); Ok(()) }
-        () = idle(&activity, settings.idle_exit) => { tracing::info!("idle, ending"); Ok(()) }
-    };
-    if tokio::time::timeout(STOP_LIMIT, engine.close()).await.is_err() {
-        tracing::warn!("some work did not stop in time");
+    let services = Services::new(engine.clone());
+    let (incoming, paths) = listen::incoming(listeners);
+    let stop = CancellationToken::new();
+    let mut server = tokio::spawn(accept(router(&services), incoming, stop.clone()));
+    if let Some(debug) = debug {
+        tokio::spawn(stop.clone().run_until_cancelled_owned(debug::serve(debug, services.clone())));
     }
-    ended
+    tracing::info!(addresses = ?settings.addr, "ready");
+    notify::ready();
+    let ended = tokio::select! {
+        ended = &mut server => Some(ended),
+        () = signals.next() => { stop::drain(&engine, settings.drain, &mut signals).await; None }
+        () = idle(&services.activity, settings.idle_exit) => {
+            tracing::info!("idle, ending");
+            notify::stopping();
+            None
+        }
+    };
+    stop.cancel();
+    stop::close(&engine, server, ended.is_some(), &mut signals).await;
+    drop(paths);
+    match ended {
+        Some(Ok(ended)) => ended,
+        Some(Err(error)) => Err(DaemonError::Io("serve".into(), std::io::Error::other(error))),
+        None => Ok(()),
+    }
+}
+
+async fn accept(
+    router: Router,
+    incoming: mpsc::Receiver<std::io::Result<Conn>>,
+    stop: CancellationToken,
+) -> Result<(), DaemonError> {
+    let incoming = ReceiverStream::new(incoming);
+    Ok(router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?)
 }
 
 /// Many steps and deep trees at once need many descriptors. After the sandbox helper has started: steps keep the limit
@@ -134,48 +170,10 @@ fn raise_file_limit() {
     }
 }
 
-fn router(engine: &Engine, activity: &Activity) -> Router {
-    let control = ControlService { engine: engine.clone(), activity: activity.clone() };
-    tonic::transport::Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .add_service(
-            ControlServer::new(control)
-                .max_decoding_message_size(MAX_MESSAGE_SIZE)
-                .max_encoding_message_size(MAX_MESSAGE_SIZE),
-        )
-        .add_service(HealthServer::new(HealthService))
-}
-
-async fn accept(router: Router, listeners: Vec<Listener>) -> Result<(), DaemonError> {
-    // The paths stay until the end, the sockets move into the stream.
-    let mut paths = Vec::new();
-    let mut streams = Vec::new();
-    for listener in listeners {
-        let (socket, path) = listener.split();
-        streams.push(UnixListenerStream::new(socket));
-        paths.push(path);
-    }
-    router.serve_with_incoming(stream::select_all(streams)).await?;
-    drop(paths);
-    Ok(())
-}
-
 async fn idle(activity: &Activity, limit: Option<Duration>) {
     match limit {
         Some(limit) => activity.idle_for(limit).await,
         None => std::future::pending().await,
-    }
-}
-
-async fn stop_signal() {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
     }
 }
 
@@ -185,9 +183,11 @@ fn lock(root: &Path) -> Result<std::fs::File, DaemonError> {
     std::fs::create_dir_all(root).map_err(io(format!("make {}", root.display())))?;
     let path = root.join("kiln.lock");
     let file = std::fs::File::create(&path).map_err(io(format!("open {}", path.display())))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| DaemonError::Locked(path))?;
-    Ok(file)
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(DaemonError::Locked(path)),
+        Err(e) => Err(DaemonError::Io(format!("could not lock {}", path.display()), e.into())),
+    }
 }
 
 /// The daemon inside this process, for CI containers: one client, connected by an in-memory stream.
@@ -211,7 +211,7 @@ impl InProcess {
     pub async fn start(self, stream: DuplexStream) -> Result<(), DaemonError> {
         let lock = lock(&self.settings.engine.root)?;
         let engine = Engine::open(self.settings.engine).await?;
-        let router = router(&engine, &Activity::new());
+        let router = router(&Services::new(engine.clone()));
         let (stream, gone) = Watched::new(stream);
         // Serving would end with the last connection that comes; it must end with this one instead.
         let incoming = stream::once(async { Ok::<_, std::io::Error>(stream) }).chain(stream::pending());

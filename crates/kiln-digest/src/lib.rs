@@ -254,6 +254,41 @@ impl<W: io::Write> io::Write for HashingWriter<W> {
     }
 }
 
+/// Algorithms of checksums that others ask for; what kiln stores is named by [`Digest`] alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// `sha256:`
+    Sha256,
+    /// `sha384:`
+    Sha384,
+    /// `sha512:`
+    Sha512,
+}
+
+impl Checksum {
+    /// The checksum of everything that `reader` gives, as `<algorithm>:<hex>`.
+    ///
+    /// # Errors
+    /// Of the reader.
+    pub fn of(self, mut reader: impl Read) -> io::Result<String> {
+        let (name, algorithm) = match self {
+            Self::Sha256 => ("sha256", &ring::digest::SHA256),
+            Self::Sha384 => ("sha384", &ring::digest::SHA384),
+            Self::Sha512 => ("sha512", &ring::digest::SHA512),
+        };
+        let mut context = ring::digest::Context::new(algorithm);
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match reader.read(&mut buffer)? {
+                0 => break,
+                n => context.update(&buffer[..n]),
+            }
+        }
+        let hex: String = context.finish().as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        Ok(format!("{name}:{hex}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,5 +330,13 @@ mod tests {
             let json = serde_json::to_string(&d).unwrap();
             proptest::prop_assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), d);
         }
+    }
+
+    #[test]
+    fn checksums_of_other_lengths() {
+        let of = |c: Checksum| c.of(&b"abc"[..]).unwrap();
+        assert_eq!(of(Checksum::Sha256), Digest::sha256("abc").to_string());
+        assert!(of(Checksum::Sha384).starts_with("sha384:cb00753f45a35e8bb5a03d699ac65007272c32ab0eded163"));
+        assert!(of(Checksum::Sha512).starts_with("sha512:ddaf35a193617abacc417349ae20413112e6fa4e89a97ea2"));
     }
 }

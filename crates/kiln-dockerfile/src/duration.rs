@@ -15,7 +15,7 @@ pub enum DurationError {
 }
 
 /// Reads a duration; the result is in nanoseconds.
-pub(crate) fn parse(text: &str) -> Result<i64, DurationError> {
+pub fn parse(text: &str) -> Result<i64, DurationError> {
     let invalid = || DurationError::Invalid(text.to_owned());
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),

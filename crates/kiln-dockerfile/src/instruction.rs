@@ -39,6 +39,29 @@ const KEYWORDS: [&str; 18] = [
 /// The first rule the text breaks; a rule about the form of a line wins over one about the meaning of an earlier
 /// line, as in the reference.
 pub fn parse(text: &[u8]) -> Result<Dockerfile, ParseError> {
+    match read(text)? {
+        (file, None) => Ok(file),
+        (_, Some(wrong)) => Err(wrong.error),
+    }
+}
+
+/// Where the reading of a file ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// What is wrong.
+    pub error: ParseError,
+    /// The FROM or MAINTAINER that is wrong; `None` for other instructions and for the file as a whole.
+    pub source: Option<Source>,
+    /// The words of that FROM.
+    pub words: Vec<String>,
+}
+
+/// Reads a Dockerfile as far as it goes: with an error, the file ends before the instruction that is wrong. For
+/// checks that remark on what comes before an error.
+///
+/// # Errors
+/// The form of a line is wrong, so that there are no instructions at all.
+pub fn read(text: &[u8]) -> Result<(Dockerfile, Option<Wrong>), ParseError> {
     if text.is_empty() {
         return Err(ParseError::whole(ErrorKind::Empty));
     }
@@ -51,12 +74,20 @@ pub fn parse(text: &[u8]) -> Result<Dockerfile, ParseError> {
         warnings: lines.warnings,
     };
     for node in lines.nodes {
-        add_node(&mut file, node)?;
+        let keyword = node.keyword.to_ascii_uppercase();
+        let remarked_on = matches!(keyword.as_str(), "FROM" | "MAINTAINER").then(|| source(&node));
+        let words = match (&node.args, keyword.as_str()) {
+            (Args::Words(words), "FROM") => words.clone(),
+            _ => Vec::new(),
+        };
+        if let Err(error) = add_node(&mut file, node) {
+            return Ok((file, Some(Wrong { error, source: remarked_on, words })));
+        }
     }
-    if file.stages.is_empty() {
-        return Err(ParseError::whole(ErrorKind::NoStages));
-    }
-    Ok(file)
+    let no_stages =
+        || Wrong { error: ParseError::whole(ErrorKind::NoStages), source: None, words: Vec::new() };
+    let wrong = file.stages.is_empty().then(no_stages);
+    Ok((file, wrong))
 }
 
 fn add_node(file: &mut Dockerfile, node: Node) -> Result<(), ParseError> {

@@ -31,9 +31,10 @@ pub use ast::{
     Source, Stage, Warning,
 };
 pub use device::Device;
+pub use duration::{DurationError, parse as parse_duration};
 pub use error::{ErrorKind, ParseError};
 pub use heredoc::{Heredoc, HeredocWord};
-pub use instruction::{parse, parse_trigger};
+pub use instruction::{Wrong, parse, parse_trigger, read};
 pub use mount::{Mount, MountError, MountFlag, MountType, Sharing};
 pub use quote::quote;
 pub use suggest::nearest;

@@ -1,7 +1,10 @@
 //! The builds that run now, and those that ended a moment ago.
 
+use crate::Bridge;
 use crate::hub::Hub;
+use kiln_llb::errdefs::{BuildError, Code};
 use kiln_solver::JobId;
+use kiln_source::Memo;
 use kiln_worker::JobSessions;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +13,8 @@ use tokio::sync::watch;
 
 /// How long `status` waits for a build that is not there yet (spec wire.md section 2).
 const STATUS_WAIT: Duration = Duration::from_secs(6);
+/// How long `bridge` waits for a build that is not there yet (spec wire.md section 3).
+const BRIDGE_WAIT: Duration = Duration::from_secs(3);
 /// How long the progress of a build that ended can still be read.
 const KEEP: Duration = Duration::from_secs(10);
 
@@ -25,6 +30,9 @@ struct Inner {
 struct Build {
     hub: Hub,
     session: String,
+    memo: Arc<Memo>,
+    /// Of a build that its client drives.
+    bridge: Option<Bridge>,
     ended: Option<Instant>,
 }
 
@@ -47,11 +55,18 @@ impl Builds {
     pub(crate) fn begin(&self, id: &str, session: &str) -> Result<Running, Exists> {
         let mut builds = self.builds();
         builds.retain(|_, b| b.ended.is_none_or(|at| at.elapsed() < KEEP));
-        if builds.contains_key(id) {
+        if builds.get(id).is_some_and(|build| build.ended.is_none()) {
             return Err(Exists(id.to_string()));
         }
         let hub = Hub::new();
-        builds.insert(id.to_string(), Build { hub: hub.clone(), session: session.to_string(), ended: None });
+        let build = Build {
+            hub: hub.clone(),
+            session: session.to_string(),
+            memo: Arc::default(),
+            bridge: None,
+            ended: None,
+        };
+        builds.insert(id.to_string(), build);
         drop(builds);
         self.0.changed.send_replace(());
         Ok(Running { builds: self.clone(), id: id.to_string(), hub })
@@ -71,6 +86,31 @@ impl Builds {
         tokio::time::timeout(STATUS_WAIT, arrival).await.ok().flatten()
     }
 
+    /// The gateway of a build that its client drives; waits a while for one that is not there yet.
+    pub(crate) async fn bridge(&self, id: &str) -> Result<Bridge, BuildError> {
+        let mut changed = self.0.changed.subscribe();
+        let arrival = async {
+            loop {
+                if let Some(bridge) = self.builds().get(id).and_then(|build| build.bridge.clone()) {
+                    return Some(bridge);
+                }
+                changed.changed().await.ok()?;
+            }
+        };
+        let found = tokio::time::timeout(BRIDGE_WAIT, arrival).await.ok().flatten();
+        found.ok_or_else(|| BuildError::new(Code::NotFound, format!("no such job {id}")))
+    }
+
+    /// What the sources of a running build were found to stand for.
+    pub(crate) fn memos(&self, id: &str) -> Vec<Arc<Memo>> {
+        self.memo(&JobId::new(id)).into_iter().collect()
+    }
+
+    /// The gateway of a build that its client drives, if it is one.
+    pub(crate) fn driven(&self, id: &str) -> Option<Bridge> {
+        self.builds().get(id)?.bridge.clone()
+    }
+
     /// How many builds run.
     pub(crate) fn running(&self) -> usize {
         self.builds().values().filter(|b| b.ended.is_none()).count()
@@ -83,6 +123,11 @@ impl JobSessions for Builds {
         let build = builds.get(job.as_str()).filter(|b| b.ended.is_none())?;
         Some(build.session.clone()).filter(|s| !s.is_empty())
     }
+
+    fn memo(&self, job: &JobId) -> Option<Arc<Memo>> {
+        let builds = self.builds();
+        Some(builds.get(job.as_str()).filter(|b| b.ended.is_none())?.memo.clone())
+    }
 }
 
 /// A build that runs; its end is noted when this is dropped.
@@ -92,11 +137,28 @@ pub(crate) struct Running {
     pub(crate) hub: Hub,
 }
 
+impl Running {
+    /// Lets the client drive the build until it ends.
+    pub(crate) fn driven_by(&self, bridge: &Bridge) {
+        if let Some(build) = self.builds.builds().get_mut(&self.id) {
+            build.bridge = Some(bridge.clone());
+        }
+        self.builds.0.changed.send_replace(());
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.hub.close();
+        let mut bridge = None;
         if let Some(build) = self.builds.builds().get_mut(&self.id) {
             build.ended = Some(Instant::now());
+            // What it holds may be pruned from now on.
+            build.memo = Arc::default();
+            bridge = build.bridge.take();
+        }
+        if let Some(bridge) = bridge {
+            bridge.close();
         }
         let (builds, id) = (self.builds.clone(), std::mem::take(&mut self.id));
         // Its progress goes after a while even when no build follows.
@@ -131,5 +193,6 @@ mod tests {
         drop(running);
         assert_eq!(builds.running(), 0);
         assert!(builds.hub("a").await.is_some(), "late followers still find it");
+        assert!(builds.begin("a", "s").is_ok(), "an id is free when its build has ended");
     }
 }

@@ -1,7 +1,9 @@
 //! What a graph may not do without being allowed to. Every path that starts a process passes here.
+//!
+//! Errors have no code of their own: Go clients print any other before the text, and users know these texts without.
 
 use crate::Entitlement;
-use kiln_llb::errdefs::{BuildError, Code};
+use kiln_llb::errdefs::BuildError;
 use kiln_llb::{Definition, ExecOp, NetMode, Op, SecurityMode};
 
 /// The entitlements that the daemon allows and the client asked for.
@@ -16,7 +18,7 @@ pub(crate) fn granted(
         Some(e) => {
             let message =
                 format!("granting entitlement {} is not allowed by build daemon configuration", e.as_str());
-            Err(BuildError::new(Code::PermissionDenied, message))
+            Err(BuildError::msg(message))
         }
         None => Ok(asked.to_vec()),
     }
@@ -28,7 +30,7 @@ pub(crate) fn check(definition: &Definition, granted: &[Entitlement]) -> Result<
         let Op::Exec(exec) = &vertex.op else { continue };
         if let Some(missing) = needs(exec).into_iter().find(|e| !granted.contains(e)) {
             let error =
-                BuildError::new(Code::PermissionDenied, format!("{} is not allowed", missing.as_str()));
+                BuildError::msg(format!("{} is not allowed", missing.as_str()));
             return Err(error.with_vertex(vertex.digest));
         }
     }

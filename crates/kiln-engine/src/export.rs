@@ -2,7 +2,7 @@
 
 use crate::hub::{Hub, Synthetic};
 use crate::image::HubProgress;
-use crate::{Engine, Inner};
+use crate::{Engine, Inner, record};
 use futures::FutureExt;
 use futures::future::join_all;
 use kiln_export::{ExportContext, ExportError, ExportInput, Exported, Exporter};
@@ -12,6 +12,15 @@ use kiln_source::image::{LayerStatuses, RegistryLayers};
 use kiln_worker::session_context;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// What came of all exporters.
+#[derive(Default)]
+pub(crate) struct Exports {
+    /// The keys of all responses, later exporters' over earlier ones'.
+    pub(crate) response: BTreeMap<String, String>,
+    /// The image of each exporter that made one, by its place.
+    pub(crate) images: BTreeMap<usize, kiln_history::Image>,
+}
 
 /// One exporter at work.
 struct Export<'a> {
@@ -58,19 +67,19 @@ impl<'a> Export<'a> {
 }
 
 impl Engine {
-    /// Exports `input` in every way asked for; returns the keys of all responses, later exporters' over earlier ones'.
+    /// Exports `input` in every way asked for.
     pub(crate) async fn export(
         &self,
         hub: &Hub,
         session: &str,
         exporters: &[Exporter],
         input: &ExportInput,
-    ) -> Result<BTreeMap<String, String>, BuildError> {
+    ) -> Result<Exports, BuildError> {
         let start = |(index, exporter)| Export::start(&self.0, hub, session, index, exporter);
         let exports: Vec<_> = exporters.iter().enumerate().map(start).collect();
         let prepared = join_all(exports.iter().map(|e| e.prepare(input).boxed())).await;
         let all_made = prepared.iter().all(Result::is_ok);
-        let mut response = BTreeMap::new();
+        let mut all = Exports::default();
         let mut failed = None;
         for (export, prepared) in exports.into_iter().zip(prepared) {
             let done = match prepared {
@@ -84,10 +93,13 @@ impl Engine {
             let error = done.as_ref().err().map(ToString::to_string);
             export.shown.finish(error.as_deref());
             match done {
-                Ok(keys) => response.extend(keys),
+                Ok(keys) => {
+                    all.images.extend(record::image(&keys).map(|image| (export.index, image)));
+                    all.response.extend(keys);
+                }
                 Err(e) => failed = failed.or(Some(BuildError::msg(e.to_string()))),
             }
         }
-        failed.map_or(Ok(response), Err)
+        failed.map_or(Ok(all), Err)
     }
 }

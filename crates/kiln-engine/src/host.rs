@@ -1,65 +1,117 @@
 //! What the built-in frontend asks of the build it runs in.
 
-use crate::Engine;
-use crate::hub::{Hub, Synthetic};
-use crate::refs::Refs;
+use crate::bridge::{SourceMeta, SourceMetaRequest};
+use crate::build::{Build, LazyRef};
+use crate::files::{self, FileRange};
+use crate::hub::Synthetic;
+use crate::outcome::Outcome;
+use crate::{FrontendRequest, frontends};
 use async_trait::async_trait;
-use kiln_frontend::{Host, RefId, ResolveOpt, ResolvedImage, SolveOpt, Warning};
-use kiln_fs::Root;
-use kiln_llb::Definition;
+use futures::FutureExt;
+use kiln_frontend::{CacheImport, FrontendResult, Host, RefId, ResolveOpt, ResolvedImage, SolveOpt, Warning};
+use kiln_llb::builder::ResolveMode;
 use kiln_llb::errdefs::{BuildError, Code};
+use kiln_llb::{Definition, SourceOp};
 use kiln_oci::Platform;
 use kiln_progress::{LineRange, SourceFile};
-use std::io::Read;
-
-/// Largest file that a frontend may read without saying how much.
-const READ_LIMIT: u64 = 16 << 20;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// One frontend's view of its build.
 pub(crate) struct BuildHost<'a> {
-    pub(crate) engine: &'a Engine,
-    pub(crate) hub: &'a Hub,
-    pub(crate) refs: &'a Refs,
-    pub(crate) session: &'a str,
-    pub(crate) platforms: Vec<Platform>,
+    build: &'a Arc<Build>,
+    platforms: Vec<Platform>,
+    refs: Mutex<Vec<LazyRef>>,
+}
+
+impl<'a> BuildHost<'a> {
+    pub(crate) fn new(build: &'a Arc<Build>) -> Self {
+        let platforms = build.engine.worker_info().platforms;
+        Self { build, platforms, refs: Mutex::default() }
+    }
+
+    /// What the frontend was told to call `id`.
+    pub(crate) fn lazy(&self, id: &RefId) -> Result<LazyRef, BuildError> {
+        let refs = self.refs.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = id.0.parse::<usize>().ok().and_then(|i| refs.get(i));
+        found.cloned().ok_or_else(|| BuildError::new(Code::NotFound, format!("no such ref: {}", id.0)))
+    }
+
+    fn keep(&self, lazy: LazyRef) -> RefId {
+        let mut refs = self.refs.lock().unwrap_or_else(PoisonError::into_inner);
+        refs.push(lazy);
+        RefId((refs.len() - 1).to_string())
+    }
 }
 
 #[async_trait]
 impl Host for BuildHost<'_> {
     async fn resolve_image(&self, reference: &str, opt: ResolveOpt) -> Result<ResolvedImage, BuildError> {
-        let name = if opt.log_name.is_empty() {
-            format!("resolve image config for docker-image://{reference}")
-        } else {
-            opt.log_name.clone()
-        };
-        let shown = Synthetic::start(self.hub, &name);
-        let resolved = self.engine.resolve_image(reference, &opt, self.session).await;
-        shown.finish(resolved.as_ref().err().map(ToString::to_string).as_deref());
-        resolved
+        self.build.resolve_image(reference, opt).await
     }
 
     async fn solve(&self, def: Definition, opt: SolveOpt) -> Result<RefId, BuildError> {
         for import in &opt.cache_imports {
-            self.refs.warn_import(&import.kind);
+            self.build.skip_import(import);
         }
-        self.refs.add(def)
+        let lazy = self.build.add(def)?;
+        let empty = || BuildError::new(Code::InvalidArgument, "a definition without a root cannot be solved");
+        Ok(self.keep(lazy.ok_or_else(empty)?))
+    }
+
+    async fn forward(
+        &self,
+        _source: &str,
+        opts: BTreeMap<String, String>,
+        inputs: BTreeMap<String, Definition>,
+    ) -> Result<FrontendResult, BuildError> {
+        let request = FrontendRequest { name: frontends::GATEWAY.to_string(), opts, inputs };
+        let Outcome { refs, metadata } = frontends::run(self.build, request).boxed().await?;
+        let refs = refs.into_pairs().into_iter().map(|(key, lazy)| (key, lazy.map(|lazy| self.keep(lazy))));
+        Ok(FrontendResult { refs: refs.collect(), metadata })
     }
 
     async fn read_file(&self, r: &RefId, path: &str, limit: Option<u64>) -> Result<Vec<u8>, BuildError> {
-        let built = self.refs.get(r).await?;
-        let Some(snapshot) = built.snapshot().cloned() else {
-            return Err(BuildError::new(Code::NotFound, format!("open {path}: no such file or directory")));
+        let lazy = self.lazy(r)?;
+        let built = self.build.get(&lazy).await.map_err(|f| f.error)?;
+        let mounted = self.build.mount(built, lazy.definition().root().map(|root| root.digest)).await?;
+        let range = limit.map(|length| FileRange { offset: 0, length });
+        let path = path.to_string();
+        let read = tokio::task::spawn_blocking(move || files::read(mounted.root(), &path, range)).await;
+        read.map_err(|e| BuildError::msg(e.to_string()))?
+    }
+
+    async fn source_time(&self, source: &SourceOp, log_name: &str) -> Result<Option<i64>, BuildError> {
+        if !matches!(source.split(), Some(("git" | "http" | "https", _))) {
+            return Ok(None);
+        }
+        let request = SourceMetaRequest {
+            source: source.clone(),
+            platform: None,
+            log_name: log_name.to_string(),
+            mode: ResolveMode::Default,
+            no_config: true,
+            git_objects: true,
+            checksum: None,
         };
-        let (snapshots, path) = (self.engine.snapshots().clone(), path.to_string());
-        let work = move || {
-            let mounted = snapshots.mount_view(&snapshot).map_err(|e| BuildError::msg(e.to_string()))?;
-            read(mounted.root(), &path, limit)
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|e| BuildError::msg(e.to_string()))?
+        Ok(match self.build.resolve_source(request).await? {
+            SourceMeta::Git(git) => git.objects.and_then(|o| committer_time(&o.commit)),
+            SourceMeta::Http(http) => http.last_modified,
+            SourceMeta::Image(_) => None,
+        })
+    }
+
+    async fn archive_time(&self, r: &RefId, path: &str) -> Result<Option<i64>, BuildError> {
+        let lazy = self.lazy(r)?;
+        let built = self.build.get(&lazy).await.map_err(|f| f.error)?;
+        let mounted = self.build.mount(built, lazy.definition().root().map(|root| root.digest)).await?;
+        let path = path.to_string();
+        let read = tokio::task::spawn_blocking(move || files::archive_time(mounted.root(), &path)).await;
+        read.map_err(|e| BuildError::msg(e.to_string()))?
     }
 
     async fn warn(&self, w: Warning) {
-        self.hub.warning(kiln_progress::Warning {
+        self.build.hub.warning(kiln_progress::Warning {
             vertex: w.vertex,
             level: w.level,
             short: w.short.into_bytes(),
@@ -75,19 +127,57 @@ impl Host for BuildHost<'_> {
     }
 
     fn session_id(&self) -> &str {
-        self.session
+        &self.build.session
     }
 }
 
-/// The whole file, or its first `limit` bytes.
-fn read(root: &Root, path: &str, limit: Option<u64>) -> Result<Vec<u8>, BuildError> {
-    let failed = |e: kiln_fs::Error| match e.is_not_found() {
-        true => BuildError::new(Code::NotFound, format!("open {path}: no such file or directory")),
-        false => BuildError::msg(e.to_string()),
-    };
-    let Some(limit) = limit else { return root.read(path, READ_LIMIT).map_err(failed) };
-    let mut out = Vec::new();
-    let file = root.open_file(path).map_err(failed)?;
-    file.take(limit).read_to_end(&mut out).map_err(|e| BuildError::msg(format!("read {path}: {e}")))?;
-    Ok(out)
+/// The time in the `committer` line of a commit object, in seconds since 1970.
+fn committer_time(commit: &[u8]) -> Option<i64> {
+    let text = String::from_utf8_lossy(commit);
+    let line = text.lines().take_while(|l| !l.is_empty()).find_map(|l| l.strip_prefix("committer "))?;
+    line.rsplit_once('>')?.1.split_whitespace().next()?.parse().ok()
+}
+
+impl Build {
+    /// Finds an image, shown as a step of its own.
+    pub(crate) async fn resolve_image(
+        &self,
+        reference: &str,
+        opt: ResolveOpt,
+    ) -> Result<ResolvedImage, BuildError> {
+        let name = if opt.log_name.is_empty() {
+            format!("resolve image config for docker-image://{reference}")
+        } else {
+            opt.log_name.clone()
+        };
+        let shown = Synthetic::start(&self.hub, &name);
+        let resolved = self.engine.resolve_image(reference, &opt, &self.session).await;
+        shown.finish(resolved.as_ref().err().map(ToString::to_string).as_deref());
+        resolved
+    }
+
+    /// Says, once each, that a place with exported cache is not used.
+    pub(crate) fn skip_import(&self, import: &CacheImport) {
+        let place = match import.attrs.get("ref").filter(|_| import.kind == "registry") {
+            Some(reference) => reference,
+            None => &import.kind,
+        };
+        let place: String = place.chars().take(256).collect();
+        let name = format!("importing cache manifest from {place}");
+        if self.skipped_imports.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone()) {
+            let error = "cache imports are not built yet, the build goes on without it";
+            Synthetic::start(&self.hub, &name).finish(Some(error));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_commit_has_the_time_of_its_committer() {
+        let commit = b"tree 1\nauthor A <a@b> 5 +0100\ncommitter C <c@d> 1234567 +0000\n\ncommitter x <y> 9 +0000\n";
+        assert_eq!(super::committer_time(commit), Some(1_234_567));
+        assert_eq!(super::committer_time(b"tree 1\n\ncommitter x <y> 9 +0000\n"), None);
+        assert_eq!(super::committer_time(b"committer x 9"), None);
+    }
 }

@@ -9,7 +9,8 @@ use kiln_llb::builder::ResolveMode;
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_oci::Reference;
 use kiln_progress::StatusUpdate;
-use kiln_source::image::{ImageId, ResolveMode as SourceMode};
+use kiln_source::Layout;
+use kiln_source::image::{ImageId, Origin, ResolveMode as SourceMode};
 use kiln_worker::{session_context, source_error};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -22,9 +23,6 @@ impl Engine {
         opt: &ResolveOpt,
         session: &str,
     ) -> Result<ResolvedImage, BuildError> {
-        if opt.oci_layout.is_some() {
-            return Err(BuildError::new(Code::Unimplemented, "oci-layout contexts are not built yet"));
-        }
         let name = Reference::parse_normalized(reference).map_err(|e| {
             BuildError::new(Code::InvalidArgument, format!("failed to parse image name {reference:?}: {e}"))
         })?;
@@ -34,6 +32,10 @@ impl Engine {
             .or_else(|| self.0.platforms.first().cloned())
             .unwrap_or_else(kiln_oci::Platform::host);
         let mut id = ImageId::new(name.with_default_tag(), platform);
+        if let Some(store) = &opt.oci_layout {
+            let layout = Layout { session: store.session_id.clone(), store: store.store_id.clone() };
+            id.origin = Origin::Layout(layout);
+        }
         id.mode = match opt.mode {
             ResolveMode::Default => SourceMode::Default,
             ResolveMode::ForcePull => SourceMode::ForcePull,

@@ -2,9 +2,13 @@
 
 use crate::builds::Builds;
 use crate::journal::DbJournal;
-use crate::{Engine, Entitlement, GcRule, Inner, LogLimits, gc};
+use crate::{
+    Engine, Entitlement, FrontendRules, GatewayServer, GcRule, History, HistoryLimits, Inner, LogLimits, gc,
+    record,
+};
 use kiln_content::{ContentError, ContentStore, Db, DbError};
 use kiln_export::ImageRecords;
+use kiln_history::HistoryError;
 use kiln_oci::Platform;
 use kiln_registry::{Registry, RegistryConfig, RegistryError};
 use kiln_sandbox::{Executor, Launcher, LauncherConfig, OciRuntime, SandboxError};
@@ -33,6 +37,8 @@ pub struct EngineOptions {
     pub allowed: Vec<Entitlement>,
     /// More labels of the worker.
     pub labels: BTreeMap<String, String>,
+    /// What the worker reports to build for, the first one by default; none: what this machine runs.
+    pub platforms: Vec<Platform>,
     /// Steps at the same time; `None` is no limit.
     pub max_parallelism: Option<usize>,
     /// Resolver configuration of steps.
@@ -45,6 +51,12 @@ pub struct EngineOptions {
     pub gc: Vec<GcRule>,
     /// How much output of a step is kept.
     pub log_limits: LogLimits,
+    /// How long records of builds are kept.
+    pub history: HistoryLimits,
+    /// Serves the gateway to frontends in containers.
+    pub gateway: Arc<dyn GatewayServer>,
+    /// Which frontends may be used.
+    pub frontends: FrontendRules,
 }
 
 /// What runs steps.
@@ -80,6 +92,9 @@ pub enum EngineError {
     /// The registry client.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The records of builds.
+    #[error(transparent)]
+    History(#[from] HistoryError),
 }
 
 impl Engine {
@@ -105,6 +120,7 @@ impl Engine {
             scratch: run_dir.clone(),
         })?;
         let records = ImageRecords::open(db)?;
+        let history = History::open(content.clone(), o.history)?;
         let builds = Builds::new();
         let platform = Platform::host();
         let (executor, executor_name) = executor(&o.sandbox, &run_dir).await?;
@@ -123,12 +139,13 @@ impl Engine {
             run_dir,
         });
         let journal = Arc::new(journal);
-        let solver = Solver::new(Arc::new(worker), index, journal.clone());
+        let solver = Solver::new(Arc::new(worker.clone()), index, journal.clone());
         let worker_id = worker_id(&o.root)?;
         let labels = labels(&snapshots, executor_name, o.labels);
         let engine = Self(Arc::new(Inner {
             root: o.root,
             records,
+            history,
             content,
             snapshots,
             sessions,
@@ -136,18 +153,23 @@ impl Engine {
             sources,
             builds,
             solver,
+            worker,
             journal,
-            platforms: vec![platform],
+            platforms: if o.platforms.is_empty() { vec![platform] } else { o.platforms },
             worker_id,
             labels,
             allowed: o.allowed,
             gc_rules: o.gc,
             gc_wanted: tokio::sync::Notify::new(),
             log_limits: o.log_limits,
+            gateway: o.gateway,
+            frontends: o.frontends,
+            draining: CancellationToken::new(),
             closing: CancellationToken::new(),
         }));
         engine.forget_removed();
         gc::start(&engine);
+        record::expire(&engine);
         Ok(engine)
     }
 

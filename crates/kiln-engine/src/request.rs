@@ -1,5 +1,6 @@
 //! What a client asks for, and what it gets.
 
+use crate::FrontendRequest;
 use kiln_llb::Definition;
 use std::collections::BTreeMap;
 
@@ -16,8 +17,12 @@ pub struct SolveRequest {
     pub exporters: Vec<ExporterSpec>,
     /// What the build may do beyond the usual.
     pub entitlements: Vec<Entitlement>,
+    /// Ask the session for more exporters when the result is known.
+    pub session_exporter: bool,
     /// Not shown in the history.
     pub internal: bool,
+    /// For the history: what the client tells frontends of a build that it drives itself.
+    pub attrs: BTreeMap<String, String>,
 }
 
 /// What to build.
@@ -26,12 +31,10 @@ pub enum SolveInput {
     /// A graph, ready made.
     Definition(Definition),
     /// A frontend makes the graph.
-    Frontend {
-        /// `dockerfile.v0`
-        name: String,
-        /// Its options.
-        opts: BTreeMap<String, String>,
-        /// Named graphs that it may use.
+    Frontend(FrontendRequest),
+    /// The client drives the build through [`crate::Bridge`]; it waits for what that returns.
+    Client {
+        /// Named graphs that the client finds at the bridge.
         inputs: BTreeMap<String, Definition>,
     },
 }
@@ -87,4 +90,8 @@ impl std::str::FromStr for Entitlement {
 pub struct SolveResponse {
     /// Keys of all exporters.
     pub exporter_response: BTreeMap<String, String>,
+    /// For the history: what the frontend said of the result.
+    pub metadata: BTreeMap<String, String>,
+    /// For the history: the image of each exporter that made one, by its place.
+    pub images: BTreeMap<usize, kiln_history::Image>,
 }

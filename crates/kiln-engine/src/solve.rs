@@ -1,24 +1,23 @@
 //! A build, from request to response.
 
+use crate::bridge::Bridge;
+use crate::build::{Build, LazyRef};
 use crate::builds::Running;
-use crate::host::BuildHost;
+use crate::export::Exports;
 use crate::observer::HubObserver;
-use crate::refs::Refs;
-use crate::{Engine, SolveInput, SolveRequest, SolveResponse, entitle};
+use crate::outcome::{Outcome, ResultRefs};
+use crate::record::{self, Record};
+use crate::verify;
+use crate::{Engine, SolveInput, SolveRequest, SolveResponse, entitle, frontends};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kiln_export::{ExportInput, Exporter};
-use kiln_frontend::FrontendResult;
-use kiln_llb::errdefs::{BuildError, Code, Detail};
+use kiln_llb::errdefs::{BuildError, Code};
 use kiln_solver::JobId;
 use kiln_worker::Ref;
 use std::collections::BTreeMap;
-
-/// What a frontend or a graph came to, before it is built.
-struct Outcome {
-    refs: Vec<(Option<String>, Option<kiln_frontend::RefId>)>,
-    metadata: BTreeMap<String, Vec<u8>>,
-}
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 
 impl Engine {
     /// Builds, exports, and answers when all is done. Dropping the future cancels what only this build needs.
@@ -31,15 +30,20 @@ impl Engine {
     }
 
     async fn solve_all(&self, request: SolveRequest) -> Result<SolveResponse, BuildError> {
+        if self.0.draining.is_cancelled() {
+            return Err(BuildError::new(Code::Unavailable, "the daemon is shutting down: no new builds"));
+        }
         // First of all, so that whoever follows a build that is refused sees its end.
         let begun = self.0.builds.begin(&request.id, &request.session);
         let running = begun.map_err(|e| BuildError::new(Code::AlreadyExists, e.to_string()))?;
         let exporters = parse_exporters(&request)?;
         let granted = entitle::granted(&request.entitlements, &self.0.allowed)?;
+        let record = Record::begin(self, &request, &running.hub);
         let work = self.run(&request, &exporters, granted, &running).boxed();
         let stopping = || Err(BuildError::new(Code::Unavailable, "the daemon is stopping"));
         let done = self.0.closing.clone().run_until_cancelled_owned(work).await.unwrap_or_else(stopping);
         drop(running);
+        record.end(&done).await;
         // What the client is told is done is done also after a crash.
         self.0.journal.flush().await;
         self.want_gc();
@@ -54,114 +58,83 @@ impl Engine {
         running: &Running,
     ) -> Result<SolveResponse, BuildError> {
         let observer = HubObserver::new(running.hub.clone(), self.0.log_limits);
-        let job = self.0.solver.job(JobId::new(request.id.as_str()), observer.clone());
-        let hub = running.hub.clone();
-        let snapshots = self.0.snapshots.clone();
-        let check = move |definition: &kiln_llb::Definition| {
-            entitle::check(definition, &granted)?;
-            forget_cache_mounts(&snapshots, definition)?;
-            let groups = definition.vertices().iter().filter_map(|v| {
-                let group = v.metadata.progress_group.as_ref()?;
-                let group = kiln_progress::ProgressGroup {
-                    id: group.id.clone(),
-                    name: group.name.clone(),
-                    weak: group.weak,
-                };
-                Some((v.digest, group))
-            });
-            hub.set_groups(groups);
-            Ok(())
-        };
-        let refs = Refs::new(job, Box::new(check));
-        let outcome = self.outcome(request, running, &refs).boxed().await?;
-        let built = build_all(&refs, &outcome).boxed().await?;
+        let build = Arc::new(Build {
+            engine: self.clone(),
+            id: request.id.clone(),
+            session: request.session.clone(),
+            hub: running.hub.clone(),
+            granted,
+            job: self.0.solver.job(JobId::new(request.id.as_str()), observer.clone()),
+            skipped_imports: Mutex::default(),
+            graph_bytes: AtomicUsize::new(0),
+        });
+        let outcome = outcome(&build, &request.input, running).boxed().await?;
+        let built = build_all(&build, &outcome.refs).boxed().await?;
+        let more = self.chosen_by_session(request, &outcome.refs, &outcome.metadata).boxed().await?;
+        let exporters: Vec<Exporter> = exporters.iter().cloned().chain(more).collect();
         let refs = built.into_iter().map(|(platform, r)| (platform, r.0)).collect();
         let input = ExportInput { refs, metadata: outcome.metadata };
-        let response = self.export(&running.hub, &request.session, exporters, &input).boxed().await?;
+        verify::show(&build.hub, verify::platforms(&input, asked_platforms(request))?);
+        let Exports { mut response, images } =
+            self.export(&build.hub, &build.session, &exporters, &input).boxed().await?;
+        let metadata = record::said(&input.metadata);
+        response.extend(frontend_answers(input.metadata));
+        self.tell_session(request, &response).await?;
         tracing::debug!(id = request.id, steps = ?observer.steps(), "built");
-        Ok(SolveResponse { exporter_response: response })
+        Ok(SolveResponse { exporter_response: response, metadata, images })
     }
+}
 
-    async fn outcome(
-        &self,
-        request: &SolveRequest,
-        running: &Running,
-        refs: &Refs,
-    ) -> Result<Outcome, BuildError> {
-        match &request.input {
-            SolveInput::Definition(definition) => {
-                let id = definition.root().map(|_| refs.add(definition.clone())).transpose()?;
-                Ok(Outcome { refs: vec![(None, id)], metadata: BTreeMap::new() })
-            }
-            SolveInput::Frontend { name, opts, inputs } => {
-                if name != "dockerfile.v0" {
-                    let message = match name.as_str() {
-                        "gateway.v0" => {
-                            "frontends that are images (gateway.v0) are not built yet".to_string()
-                        }
-                        other => format!("frontend {other} not found"),
-                    };
-                    return Err(BuildError::new(Code::Unimplemented, message));
-                }
-                let host = BuildHost {
-                    engine: self,
-                    hub: &running.hub,
-                    refs,
-                    session: &request.session,
-                    platforms: self.0.platforms.clone(),
-                };
-                let built = kiln_frontend::build(&host, opts, inputs.clone()).await;
-                let FrontendResult { refs, metadata } = built.map_err(|e| from_frontend(e, name))?;
-                Ok(Outcome { refs, metadata })
-            }
+async fn outcome(
+    build: &Arc<Build>,
+    input: &SolveInput,
+    running: &Running,
+) -> Result<Outcome<LazyRef>, BuildError> {
+    match input {
+        SolveInput::Definition(definition) => {
+            let refs = ResultRefs::One(build.add(definition.clone())?);
+            Ok(Outcome { refs, metadata: BTreeMap::new() })
+        }
+        SolveInput::Frontend(request) => frontends::run(build, request.clone()).await,
+        SolveInput::Client { inputs } => {
+            let bridge = Bridge::new(build, inputs.clone());
+            running.driven_by(&bridge);
+            bridge.returned().await
         }
     }
+}
+
+/// The `platform` option of the build.
+fn asked_platforms(request: &SolveRequest) -> Option<&str> {
+    let opts = match &request.input {
+        SolveInput::Frontend(frontend) => &frontend.opts,
+        SolveInput::Definition(_) | SolveInput::Client { .. } => &request.attrs,
+    };
+    opts.get("platform").map(String::as_str)
+}
+
+/// What a frontend wants its caller to know.
+fn frontend_answers(metadata: BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = (String, String)> {
+    let answers = metadata.into_iter().filter(|(key, _)| key.starts_with("frontend."));
+    answers.map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned()))
 }
 
 fn parse_exporters(request: &SolveRequest) -> Result<Vec<Exporter>, BuildError> {
     let parse = |spec: &crate::ExporterSpec| Exporter::parse(&spec.kind, &spec.attrs);
     let parsed: Result<Vec<_>, _> = request.exporters.iter().map(parse).collect();
-    parsed.map_err(|e| BuildError::new(Code::InvalidArgument, e.to_string()))
+    parsed.map_err(|e| BuildError::msg(e.to_string()))
 }
 
 /// All refs at the same time; they share what they have in common.
-async fn build_all(refs: &Refs, outcome: &Outcome) -> Result<Vec<(Option<String>, Ref)>, BuildError> {
-    let builds =
-        outcome.refs.iter().map(|(platform, id)| build_one(refs, platform.clone(), id.clone()).boxed());
-    futures::future::try_join_all(builds).await
-}
-
-async fn build_one(
-    refs: &Refs,
-    platform: Option<String>,
-    id: Option<kiln_frontend::RefId>,
-) -> Result<(Option<String>, Ref), BuildError> {
-    match id {
-        Some(id) => Ok((platform, refs.get(&id).await?)),
-        None => Ok((platform, Ref::default())),
-    }
-}
-
-/// Steps without cache start with new cache mounts (spec llb-and-solver.md section 7).
-fn forget_cache_mounts(
-    snapshots: &kiln_snapshot::Snapshots,
-    definition: &kiln_llb::Definition,
-) -> Result<(), BuildError> {
-    let mut ids = Vec::new();
-    for vertex in definition.vertices().iter().filter(|v| v.metadata.ignore_cache) {
-        let kiln_llb::Op::Exec(exec) = &vertex.op else { continue };
-        for mount in &exec.mounts {
-            if let kiln_llb::MountKind::Cache { id, .. } = &mount.kind {
-                ids.push(if id.is_empty() { mount.dest.as_str() } else { id.as_str() });
-            }
+async fn build_all(
+    build: &Build,
+    refs: &ResultRefs<LazyRef>,
+) -> Result<Vec<(Option<String>, Ref)>, BuildError> {
+    let one = |(platform, lazy): (Option<String>, Option<LazyRef>)| async move {
+        match lazy {
+            Some(lazy) => Ok((platform, build.get(&lazy).await.map_err(|failure| failure.error)?)),
+            None => Ok((platform, Ref::default())),
         }
-    }
-    if ids.is_empty() {
-        return Ok(());
-    }
-    snapshots.drop_cache_mounts(&ids).map_err(|e| BuildError::msg(e.to_string()))
-}
-
-fn from_frontend(error: BuildError, name: &str) -> BuildError {
-    error.wrap(Detail::Frontend { name: name.to_string(), source: String::new() })
+    };
+    futures::future::try_join_all(refs.clone().into_pairs().into_iter().map(|pair| one(pair).boxed())).await
 }

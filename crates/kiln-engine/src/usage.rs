@@ -50,6 +50,13 @@ impl Engine {
             if let Err(error) = pruned {
                 let _ = sender.send(Err(BuildError::msg(error.to_string())));
             }
+            if opts.all && opts.filter.matches_all() {
+                let (images, keep) = (engine.0.sources.images().clone(), opts.keep_duration);
+                let forget = move || images.forget(keep);
+                if let Ok(Err(error)) = tokio::task::spawn_blocking(forget).await {
+                    tracing::warn!(%error, "forget images");
+                }
+            }
             engine.collect_blobs().await;
         });
         UnboundedReceiverStream::new(receiver)

@@ -2,13 +2,13 @@
 
 use crate::image::{self, Image, parse_name};
 use crate::stream::{ChunkWriter, stream};
-use crate::{ArchiveFormat, ArchiveOptions, ExportContext, ExportError, ExportInput, index_json};
+use crate::{ArchiveFormat, ArchiveOptions, ArchiveSink, ExportContext, ExportError, ExportInput, index_json};
 use jiff::Timestamp;
 use kiln_content::ContentStore;
 use kiln_digest::Digest;
 use kiln_fs::tar::{Entry, EntryKind, TarError, Writer};
 use kiln_oci::{Reference, annotation};
-use kiln_session::FileRequest;
+use kiln_session::{FileRequest, Session};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
@@ -39,11 +39,28 @@ pub(crate) async fn export(
     }
     let texts: Vec<String> = names.iter().map(ToString::to_string).collect();
     let response = image::response(&image, &texts)?;
+    if o.sink == ArchiveSink::Store {
+        cx.during("copying blobs", copy(&session, &image, cx)).await?;
+        return Ok(response);
+    }
     let files = files(o.format, &image, &names)?;
     let request = FileRequest { exporter: cx.index, multi_platform: false, metadata: response.clone() };
     let content = cx.content.clone();
     stream("sending tarball", &session, &request, cx, move |out| write(out, files, &content)).await?;
     Ok(response)
+}
+
+/// The store of the client that takes the blobs of a layout (spec wire.md section 4).
+const STORE: &str = "export";
+
+/// Sends the blobs that the client has not; what names others comes after them. The client writes `index.json`.
+async fn copy(session: &Session, image: &Image, cx: &ExportContext<'_>) -> Result<(), ExportError> {
+    let store = session.content(STORE);
+    for blob in &image.blobs {
+        let file = tokio::fs::File::from_std(cx.content.open_blob(&blob.digest)?);
+        store.write(&blob.digest, blob.size, file).await?;
+    }
+    Ok(())
 }
 
 /// A file of the layout.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use kiln_fs::tar::{Entry, EntryKind, Writer};
 use kiln_fs::walk::{self, Step};
 use kiln_fs::{FileTime, Metadata, Root};
-use kiln_session::fsutil::{self, DirTree, JoinedTree, Kind, Stat, TransferError, Tree, Visit};
+use kiln_session::fsutil::{self, DirTree, JoinedTree, Kind, MergedTree, Stat, TransferError, Tree, Visit};
 use kiln_session::{FileRequest, Session};
 use kiln_snapshot::Mounted;
 use std::collections::{BTreeMap, HashMap};
@@ -125,17 +125,9 @@ fn placed(dir: Option<Stat>, tree: Arc<dyn Tree>) -> Result<Arc<dyn Tree>, Expor
 }
 
 /// One transfer for all, from which the client knows what else to remove.
-fn all_at_once(mut trees: Vec<PlacedTree>) -> Result<Arc<dyn Tree>, ExportError> {
-    if trees.len() == 1
-        && let Some((dir, tree)) = trees.pop()
-    {
-        return placed(dir, tree);
-    }
-    let joined = trees.into_iter().map(|(dir, tree)| {
-        let text = "mode=delete with platform-split=false for several platforms is not built yet";
-        Ok((dir.ok_or_else(|| ExportError::Invalid(text.into()))?, tree))
-    });
-    Ok(Arc::new(JoinedTree::side_by_side(joined.collect::<Result<_, ExportError>>()?)?))
+fn all_at_once(trees: Vec<PlacedTree>) -> Result<Arc<dyn Tree>, ExportError> {
+    let all = trees.into_iter().map(|(dir, tree)| placed(dir, tree)).collect::<Result<_, _>>()?;
+    Ok(Arc::new(MergedTree::new(all)))
 }
 
 /// Into one directory, no part may overwrite files of another.

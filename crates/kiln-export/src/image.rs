@@ -3,7 +3,7 @@
 use crate::annotations::Annotations;
 use crate::options::split_names;
 use crate::platforms::platforms;
-use crate::{ExportContext, ExportError, ExportInput, ImageOptions, config};
+use crate::{ExportContext, ExportError, ExportInput, ImageOptions, config, rewrite};
 use kiln_content::Lease;
 use kiln_digest::Digest;
 use kiln_oci::{Descriptor, ImageConfig, Index, Manifest, Platform, Reference, annotation, media_type};
@@ -43,7 +43,12 @@ pub(crate) async fn build(
     let annotations = o.annotations.with_result(input)?;
     let ids: Vec<String> = platforms.iter().map(|(id, _)| id.clone()).collect();
     annotations.check(input.is_map().then_some(&ids), o.oci_types)?;
-    let all_layers = cx.during("exporting layers", layers(o, input, cx)).await?;
+    let mut all_layers = cx.during("exporting layers", layers(o, input, cx)).await?;
+    // The snapshots' own blobs, whatever is made of them below.
+    let sources = all_layers.iter().flatten().map(|l| (l.descriptor.digest, l.descriptor.clone())).collect();
+    if o.rewrite_times {
+        rewrite_all(o, input, &platforms, &mut all_layers, cx, &lease).await?;
+    }
     let maker = Maker { o, input, annotations: &annotations, cx, lease: &lease };
     let mut manifests = Vec::new();
     for ((id, platform), layers) in platforms.iter().zip(&all_layers) {
@@ -56,8 +61,25 @@ pub(crate) async fn build(
     let below = manifests.iter().flat_map(|m| m.layers.iter().chain([&m.config, &m.descriptor]));
     let mut seen = HashSet::new();
     let blobs = below.chain([&root]).filter(|b| seen.insert(b.digest)).cloned().collect();
-    let sources = all_layers.iter().flatten().map(|l| (l.descriptor.digest, l.descriptor.clone())).collect();
     Ok(Image { root, config, blobs, manifests, sources, _lease: lease })
+}
+
+/// Clamps the file times of each part of the result.
+async fn rewrite_all(
+    o: &ImageOptions,
+    input: &ExportInput,
+    platforms: &[(String, Platform)],
+    all: &mut [Vec<LayerBlob>],
+    cx: &ExportContext<'_>,
+    lease: &Lease,
+) -> Result<(), ExportError> {
+    for ((id, _), layers) in platforms.iter().zip(all) {
+        match o.epoch.of(input, Some(id))? {
+            Some(epoch) => rewrite::layers(epoch, id, layers, &o.compression, input, cx, lease).await?,
+            None => tracing::warn!("rewrite-timestamp is specified, but no source-date-epoch was found"),
+        }
+    }
+    Ok(())
 }
 
 /// The layers of each part of the result.
@@ -66,7 +88,7 @@ async fn layers(
     input: &ExportInput,
     cx: &ExportContext<'_>,
 ) -> Result<Vec<Vec<LayerBlob>>, ExportError> {
-    if o.compression.force {
+    if o.compression.force || o.rewrite_times {
         // Repacking reads the blobs.
         cx.fetch(input).await?;
     }

@@ -18,13 +18,14 @@ mod options;
 mod platforms;
 mod push;
 mod records;
+mod rewrite;
 mod stream;
 
 pub use annotations::Annotations;
 pub use epoch::Epoch;
 pub use error::ExportError;
 pub use input::{ExportContext, ExportInput, Progress};
-pub use options::{ArchiveFormat, ArchiveOptions, Exporter, FilesOptions, ImageOptions, OptionError};
+pub use options::{ArchiveFormat, ArchiveOptions, ArchiveSink, Exporter, FilesOptions, ImageOptions, OptionError};
 pub use records::ImageRecords;
 
 use std::collections::BTreeMap;
@@ -62,6 +63,7 @@ pub async fn prepare(
     input: &ExportInput,
     cx: &ExportContext<'_>,
 ) -> Result<Exported, ExportError> {
+    let input = &platforms::in_order(input);
     match exporter {
         Exporter::Image(options) => push::image(options, input, cx).await,
         Exporter::Archive(options) => archive::export(options, input, cx).await.map(Exported::done),

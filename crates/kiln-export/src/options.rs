@@ -48,6 +48,8 @@ pub struct ImageOptions {
     pub compression: CompressionOpts,
     /// Clamp times to this.
     pub epoch: Epoch,
+    /// Clamp the times of files in layers too.
+    pub rewrite_times: bool,
     /// Keep foreign layers' types.
     pub prefer_nondist: bool,
     /// Annotations of manifest and index.
@@ -65,11 +67,23 @@ pub enum ArchiveFormat {
     Docker,
 }
 
+/// How an archive gets to the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ArchiveSink {
+    /// One tar.
+    #[default]
+    Tar,
+    /// Blobs, into a content store of the client.
+    Store,
+}
+
 /// An archive.
 #[derive(Clone, Debug)]
 pub struct ArchiveOptions {
     /// Its format.
     pub format: ArchiveFormat,
+    /// How it gets to the client.
+    pub sink: ArchiveSink,
     /// The image in it.
     pub image: ImageOptions,
 }
@@ -137,12 +151,8 @@ impl Exporter {
     pub fn parse(kind: &str, attrs: &BTreeMap<String, String>) -> Result<Self, OptionError> {
         Ok(match kind {
             "image" => Self::Image(image(attrs, true)?),
-            "oci" => {
-                Self::Archive(ArchiveOptions { format: ArchiveFormat::Oci, image: image(attrs, false)? })
-            }
-            "docker" => {
-                Self::Archive(ArchiveOptions { format: ArchiveFormat::Docker, image: image(attrs, false)? })
-            }
+            "oci" => Self::Archive(archive(attrs, ArchiveFormat::Oci)?),
+            "docker" => Self::Archive(archive(attrs, ArchiveFormat::Docker)?),
             "local" => Self::Local(files(attrs)?),
             "tar" => Self::Tar(files(attrs)?),
             "cacheonly" => Self::CacheOnly,
@@ -192,9 +202,16 @@ fn compression(value: &str) -> Result<Compression, OptionError> {
     }
 }
 
+fn archive(attrs: &BTreeMap<String, String>, format: ArchiveFormat) -> Result<ArchiveOptions, OptionError> {
+    let mut attrs = attrs.clone();
+    let tar = attrs.remove("tar").map(|value| bool_value("tar", &value, Some(true))).transpose()?;
+    let sink = if tar == Some(false) { ArchiveSink::Store } else { ArchiveSink::Tar };
+    Ok(ArchiveOptions { format, sink, image: image(&attrs, false)? })
+}
+
 fn image(attrs: &BTreeMap<String, String>, to_store: bool) -> Result<ImageOptions, OptionError> {
     let mut o = ImageOptions { store: true, oci_types: true, ..ImageOptions::default() };
-    let mut artifact = false;
+    let (mut artifact, mut unpack) = (false, false);
     for (key, value) in attrs {
         let yes = || bool_value(key, value, Some(true));
         let strict = || bool_value(key, value, None);
@@ -205,7 +222,7 @@ fn image(attrs: &BTreeMap<String, String>, to_store: bool) -> Result<ImageOption
             "registry.insecure" if to_store => o.insecure = yes()?,
             "store" if to_store => o.store = yes()?,
             // There is no snapshotter of somebody else to unpack into.
-            "unpack" if to_store => drop(yes()?),
+            "unpack" if to_store => unpack = yes()?,
             "unsafe-internal-store-allow-incomplete" if to_store => o.store_incomplete = yes()?,
             "dangling-name-prefix" if to_store => o.dangling_prefix = Some(value.clone()),
             "danging-name-empty-only" if to_store => o.dangling_empty_only = yes()?,
@@ -221,16 +238,17 @@ fn image(attrs: &BTreeMap<String, String>, to_store: bool) -> Result<ImageOption
             }
             "force-compression" => o.compression.force = yes()?,
             "source-date-epoch" => o.epoch = Epoch::parse(value)?,
-            "rewrite-timestamp" if strict()? => return Err(OptionError::NotBuilt(key.clone())),
-            "rewrite-timestamp" => {}
-            "tar" if !to_store && !yes()? => return Err(OptionError::NotBuilt("tar=false".into())),
-            "tar" if !to_store => {}
+            "rewrite-timestamp" => o.rewrite_times = strict()?,
             key if o.annotations.take(key, value)? => {}
             key => drop(o.metadata.insert(key.to_string(), value.clone().into_bytes())),
         }
     }
     if artifact && !o.oci_types {
         let text = "exporter option \"oci-artifact=true\" conflicts with \"oci-mediatypes=false\"";
+        return Err(OptionError::Conflict(text.into()));
+    }
+    if unpack && o.rewrite_times {
+        let text = "exporter option \"rewrite-timestamp\" conflicts with \"unpack\"";
         return Err(OptionError::Conflict(text.into()));
     }
     check(o)
@@ -242,10 +260,6 @@ pub(crate) fn split_names(value: &str) -> Vec<String> {
 }
 
 fn check(o: ImageOptions) -> Result<ImageOptions, OptionError> {
-    if o.compression.kind == Compression::Zstd && !o.oci_types {
-        let text = "exporter option \"compression=zstd\" conflicts with \"oci-mediatypes=false\"";
-        return Err(OptionError::Conflict(text.into()));
-    }
     let range = match o.compression.kind {
         Compression::Zstd => 0..=22,
         _ => 0..=9,
@@ -307,8 +321,7 @@ mod tests {
         assert_eq!(text("locl", &[]), "exporter \"locl\" could not be found (did you mean local?)");
         assert_eq!(text("image", &[("oci-mediatypes", "")]), "non-bool value specified for oci-mediatypes");
         assert!(text("image", &[("compression", "lz4")]).contains("uncompressed, gzip, zstd"));
-        assert!(text("oci", &[("tar", "false")]).contains("tar=false"));
-        assert!(text("image", &[("compression", "zstd"), ("oci-mediatypes", "false")]).contains("zstd"));
+        assert_eq!(text("oci", &[("tar", "no")]), "non-bool value specified for tar");
         assert_eq!(
             text("local", &[("mode", "sync")]),
             "invalid local exporter mode \"sync\": expected copy or delete"
@@ -317,6 +330,8 @@ mod tests {
             text("image", &[("oci-artifact", "true"), ("oci-mediatypes", "false")])
                 .contains("oci-artifact=true")
         );
+        let both = [("rewrite-timestamp", "true"), ("unpack", "true")];
+        assert!(text("image", &both).contains("conflicts with"));
         assert!(text("image", &[("source-date-epoch", "x")]).contains("seconds since 1970"));
         assert!(text("image", &[("annotation-x.k", "v")]).contains("index-descriptor"));
         assert!(text("image", &[("compression", "estargz")]).contains("not built yet"));

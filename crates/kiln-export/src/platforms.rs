@@ -7,9 +7,9 @@ use serde::Deserialize;
 /// JSON of the frontend: all platforms of the result, in order.
 const KEY: &str = "refs.platforms";
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Listed {
-    #[serde(rename = "Platforms", default)]
+    #[serde(rename = "Platforms", default, deserialize_with = "nullable")]
     platforms: Vec<Entry>,
 }
 
@@ -47,15 +47,30 @@ pub(crate) fn platforms(input: &ExportInput) -> Result<Vec<(String, Platform)>, 
         .collect()
 }
 
+/// The input with its parts in the order in which the frontend lists the platforms. An input that
+/// [`platforms`] refuses stays as it is.
+pub(crate) fn in_order(input: &ExportInput) -> ExportInput {
+    let mut out = input.clone();
+    if let Some(Ok(all)) = input.metadata.get(KEY).map(|json| listed(json)) {
+        let place = |id: &Option<String>| all.iter().position(|(known, _)| Some(known) == id.as_ref());
+        out.refs.sort_by_key(|(id, _)| place(id).unwrap_or(all.len()));
+    }
+    out
+}
+
 fn listed(json: &[u8]) -> Result<Vec<(String, Platform)>, ExportError> {
-    let listed: Listed =
+    let listed: Option<Listed> =
         serde_json::from_slice(json).map_err(|e| invalid(format!("failed to parse platforms: {e}")))?;
+    let listed = listed.unwrap_or_default();
     if listed.platforms.is_empty() {
         return Err(invalid("invalid empty platforms index for exporter".into()));
     }
     let entry = |e: Entry| {
-        if e.id.is_empty() || e.platform.os.is_empty() || e.platform.architecture.is_empty() {
-            return Err(invalid(format!("invalid platform {:?} for exporter: {}", e.id, e.platform)));
+        if e.id.is_empty() {
+            return Err(invalid("invalid empty platform key for exporter".into()));
+        }
+        if e.platform.os.is_empty() || e.platform.architecture.is_empty() {
+            return Err(invalid(format!("invalid platform value {:?} of {} for exporter", e.platform, e.id)));
         }
         Ok((e.id, e.platform.normalize()))
     };
@@ -65,18 +80,28 @@ fn listed(json: &[u8]) -> Result<Vec<(String, Platform)>, ExportError> {
 fn from_config(input: &ExportInput) -> Result<(String, Platform), ExportError> {
     let platform = match input.metadata.get("containerimage.config") {
         None => Platform::host(),
+        Some(json) if json.trim_ascii() == b"null" => {
+            return Err(invalid("invalid null image config for export".into()));
+        }
         Some(json) => {
             let platform = ImageConfig::parse(json).map_err(ExportError::json)?.platform;
             match (platform.os.is_empty(), platform.architecture.is_empty()) {
                 (false, false) => platform,
                 (true, true) => Platform::host(),
-                (true, false) => return Err(ExportError::Config("missing os".into())),
-                (false, true) => return Err(ExportError::Config("missing architecture".into())),
+                _ => {
+                    let text = "invalid image config: os and architecture must be specified together";
+                    return Err(invalid(text.into()));
+                }
             }
         }
     };
     let platform = platform.normalize();
     Ok((platform.format_all(), platform))
+}
+
+/// Go writes an empty list as `null`.
+fn nullable<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Entry>, D::Error> {
+    Ok(Option::<Vec<Entry>>::deserialize(d)?.unwrap_or_default())
 }
 
 fn invalid(text: String) -> ExportError {
@@ -110,6 +135,14 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_in_the_order_of_the_list() {
+        let entry = |os: &str| format!(r#"{{"ID":"{os}/x","Platform":{{"os":"{os}","architecture":"x"}}}}"#);
+        let list = format!(r#"{{"Platforms":[{},{}]}}"#, entry("windows"), entry("linux"));
+        let ordered = in_order(&input(&[Some("linux/x"), Some("windows/x")], &[(KEY, &list)]));
+        assert_eq!(ids(&ordered).unwrap(), ["windows/x", "linux/x"]);
+    }
+
+    #[test]
     fn one_result_is_for_what_its_config_says() {
         let config = r#"{"os":"linux","architecture":"aarch64"}"#;
         assert_eq!(ids(&input(&[None], &[("containerimage.config", config)])).unwrap(), ["linux/arm64"]);
@@ -120,5 +153,15 @@ mod tests {
                 .unwrap_err()
                 .contains("architecture")
         );
+    }
+
+    #[test]
+    fn nothing_at_all_is_no_list() {
+        let of = |key: &str, json: &str| ids(&input(&[None], &[(key, json)])).unwrap_err();
+        assert_eq!(of(KEY, "null"), "invalid empty platforms index for exporter");
+        assert_eq!(of(KEY, r#"{"Platforms":null}"#), "invalid empty platforms index for exporter");
+        assert_eq!(of(KEY, r#"{"Platforms":[{"Platform":{}}]}"#), "invalid empty platform key for exporter");
+        assert!(of(KEY, r#"{"Platforms":[{"ID":"x","Platform":{}}]}"#).starts_with("invalid platform value"));
+        assert_eq!(of("containerimage.config", "null"), "invalid null image config for export");
     }
 }

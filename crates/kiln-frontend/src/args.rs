@@ -1,10 +1,11 @@
 //! Build arguments: predefined ones, global ones, proxy settings.
 
 use crate::fail::{At, Result};
+use crate::outline::{Declared, Parameter};
 use crate::platform::Platforms;
 use crate::state::EnvOf;
 use kiln_dockerfile::shell::Lex;
-use kiln_dockerfile::{Arg, Range, Source};
+use kiln_dockerfile::{Arg, Source};
 use kiln_llb::ProxyEnv;
 use kiln_llb::builder::EnvList;
 use std::collections::BTreeMap;
@@ -40,32 +41,38 @@ pub(crate) fn predefined(p: &Platforms, overrides: &BTreeMap<String, String>, ta
     env
 }
 
-/// The global arguments after all ARG lines before the first FROM; also the names that were declared.
+/// The global arguments after all ARG lines before the first FROM, and what was declared there.
 pub(crate) fn global<'a>(
     mut env: EnvList,
     lex: &Lex,
     lines: impl Iterator<Item = (&'a Source, &'a Arg)>,
     build_args: &BTreeMap<String, String>,
-) -> Result<(EnvList, Vec<String>)> {
-    let mut declared = Vec::new();
+) -> Result<(EnvList, Declared)> {
+    let mut declared = Declared::new();
     for (source, arg) in lines {
         for pair in &arg.args {
+            let mut info = Parameter::new(pair, source.range);
             let value = match (build_args.get(&pair.key), &pair.value) {
                 (Some(given), _) => Some(given.clone()),
-                (None, Some(default)) => Some(expand(lex, default, &env, source.range)?),
+                (None, Some(default)) => {
+                    let found = lex.process_word(default, &EnvOf(&env)).at(source.range)?;
+                    info.needs = found.matched;
+                    if info.needs.remove(&pair.key) {
+                        let before = declared.get(&pair.key).map(|old| old.needs.clone());
+                        info.needs.extend(before.unwrap_or_default());
+                    }
+                    Some(found.text)
+                }
                 (None, None) => None,
             };
             if let Some(value) = value {
                 env.set(&pair.key, &value);
+                info.value = value;
             }
-            declared.push(pair.key.clone());
+            declared.insert(pair.key.clone(), info);
         }
     }
     Ok((env, declared))
-}
-
-fn expand(lex: &Lex, word: &str, env: &EnvList, range: Range) -> Result<String> {
-    lex.process_word(word, &EnvOf(env)).map(|e| e.text).at(range)
 }
 
 /// Proxy settings among the build arguments, whatever their case.

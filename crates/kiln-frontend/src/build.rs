@@ -9,6 +9,7 @@ use crate::lint::{self, Finding, Linter};
 use crate::opts::Options;
 use crate::platform;
 use crate::subrequest;
+use crate::syntax::{Syntax, is_builtin, is_labs};
 use kiln_dockerfile::{Dockerfile, directive};
 use kiln_llb::Definition;
 use kiln_llb::errdefs::{BuildError, Code, Detail};
@@ -35,15 +36,43 @@ pub async fn build(
     if let Err((error, false)) = caps {
         return Err(error);
     }
-    let cx = Context::load(host, options, inputs).await?;
-    check_syntax(&cx)?;
+    let mut cx = Context::load(host, options, inputs).await?;
+    let syntax = Syntax::of(&cx);
+    if let Some(syntax) = syntax.as_ref().filter(|s| !is_builtin(&s.image)) {
+        return syntax.forward(&cx, opts).await;
+    }
+    cx.options.labs |= syntax.is_some_and(|s| is_labs(&s.image));
     caps.map_err(|(error, _)| error)?;
-    let info = &cx.entrypoint.info;
     if let Some(id) = cx.options.request_id.clone() {
         return subrequest::handle(&cx, &id).await;
     }
-    let file = kiln_dockerfile::parse(&info.data).map_err(|e| Fail::from(e).into_error(info))?;
-    build_platforms(&cx, &file).await
+    let mut lint = Linter::new(lint_config(&cx)?);
+    let file = parse_linted(&cx, &mut lint).await?;
+    build_platforms(&cx, &file, lint).await
+}
+
+/// The Dockerfile; what the checks found is kept, or shown when the file is wrong.
+pub(crate) async fn parse_linted(cx: &Context<'_>, lint: &mut Linter) -> Result<Dockerfile, BuildError> {
+    match parse(cx, lint) {
+        Ok(file) => Ok(file),
+        Err(fail) => {
+            emit_findings(cx, lint).await;
+            Err(fail.into_error(&cx.entrypoint.info))
+        }
+    }
+}
+
+/// Reads the Dockerfile and checks its instructions, those before an error too.
+pub(crate) fn parse(cx: &Context<'_>, lint: &mut Linter) -> Result<Dockerfile, Fail> {
+    let (file, wrong) = kiln_dockerfile::read(&cx.entrypoint.info.data)?;
+    lint::instructions(&file, lint);
+    match wrong {
+        Some(wrong) => {
+            lint::wrong_instruction(&wrong, lint);
+            Err(wrong.error.into())
+        }
+        None => Ok(file),
+    }
 }
 
 /// Refuses capabilities that are not there. The flag says that another frontend may have them.
@@ -64,48 +93,18 @@ fn check_caps(list: &str) -> Result<(), (BuildError, bool)> {
     result
 }
 
-/// `docker/dockerfile` is what this frontend is; other images would have to be run.
-fn check_syntax(cx: &Context<'_>) -> Result<(), BuildError> {
-    if cx.options.is_forwarded {
-        return Ok(());
-    }
-    let info = &cx.entrypoint.info;
-    let (image, at) = match &cx.options.syntax {
-        Some(text) => (text.trim().split(' ').next().unwrap_or_default().to_string(), None),
-        None => match directive::detect_syntax(&info.data) {
-            Some(d) => (d.first_word().to_string(), Some(d.range)),
-            None => return Ok(()),
-        },
-    };
-    if is_builtin(&image) {
-        return Ok(());
-    }
-    let message = format!(
-        "frontend image {image} cannot be run: gateway frontends are not built yet, only docker/dockerfile is known"
-    );
-    let error = BuildError::new(Code::Unimplemented, message);
-    Err(match at {
-        Some(range) => error.with_source(info.clone(), wire_ranges(range)),
-        None => error,
-    })
-}
-
-fn is_builtin(image: &str) -> bool {
-    if matches!(image, "dockerfile.v0" | "") {
-        return true;
-    }
-    let reference = kiln_oci::Reference::parse_normalized(image);
-    reference.is_ok_and(|r| {
-        matches!(r.name().as_str(), "docker.io/docker/dockerfile" | "docker.io/docker/dockerfile-upstream")
-    })
-}
-
-async fn build_platforms(cx: &Context<'_>, file: &Dockerfile) -> Result<FrontendResult, BuildError> {
+async fn build_platforms(
+    cx: &Context<'_>,
+    file: &Dockerfile,
+    lint: Linter,
+) -> Result<FrontendResult, BuildError> {
     let targets: Vec<Option<&Platform>> = match &cx.options.platforms[..] {
         [] => vec![None],
         list => list.iter().map(Some).collect(),
     };
-    let builds = targets.iter().enumerate().map(|(i, target)| build_one(cx, file, *target, i == 0));
+    // Only the first platform is remarked on.
+    let linters = std::iter::once(lint).chain(std::iter::repeat_with(Linter::silent));
+    let builds = targets.iter().zip(linters).map(|(target, lint)| build_one(cx, file, *target, lint));
     let built = futures::future::try_join_all(builds).await?;
     let mut result = FrontendResult::default();
     let mut platforms = Vec::new();
@@ -115,7 +114,8 @@ async fn build_platforms(cx: &Context<'_>, file: &Dockerfile) -> Result<Frontend
         let suffix = if cx.options.multi_platform { format!("/{id}") } else { String::new() };
         describe(&mut result.metadata, &suffix, &converted)?;
         result.refs.push((cx.options.multi_platform.then(|| id.clone()), reference));
-        platforms.push(ExportPlatform { id, platform: p });
+        let platform = platform::extend_windows(p, &converted.image.platform);
+        platforms.push(ExportPlatform { id, platform });
     }
     let platforms = kiln_oci::gojson::to_vec(&Platforms { platforms }).map_err(internal)?;
     result.metadata.insert("refs.platforms".to_string(), platforms);
@@ -156,15 +156,12 @@ async fn build_one(
     cx: &Context<'_>,
     file: &Dockerfile,
     target: Option<&Platform>,
-    first: bool,
+    mut lint: Linter,
 ) -> Result<(Converted, Option<RefId>), BuildError> {
-    let mut lint = if first { Linter::new(lint_config(cx)?) } else { Linter::silent() };
     let build = platform::build_platforms(cx.host);
     let request = Request { platform: target, build_platforms: &build, all_stages: false };
     let converted = convert(cx, file, request, &mut lint).await;
-    for finding in &lint.findings {
-        cx.host.warn(warning(cx, finding)).await;
-    }
+    emit_findings(cx, &lint).await;
     let converted = converted.map_err(|e| e.into_error(&cx.entrypoint.info))?;
     if converted.definition.root().is_none() {
         return Ok((converted, None));
@@ -172,6 +169,13 @@ async fn build_one(
     let opt = SolveOpt { cache_imports: cx.options.cache_imports.clone() };
     let reference = cx.host.solve(converted.definition.clone(), opt).await?;
     Ok((converted, Some(reference)))
+}
+
+/// Shows what the checks found.
+pub(crate) async fn emit_findings(cx: &Context<'_>, lint: &Linter) {
+    for finding in &lint.findings {
+        cx.host.warn(warning(cx, finding)).await;
+    }
 }
 
 pub(crate) fn lint_config(cx: &Context<'_>) -> Result<lint::Config, BuildError> {
@@ -209,20 +213,5 @@ mod tests {
         assert_eq!((error.code, forward), (Code::Unimplemented, false));
         assert_eq!(error.details, [Detail::FrontendCap("x.y".into())]);
         assert!(check_caps("x.y+forward").unwrap_err().1);
-    }
-
-    #[test]
-    fn the_own_frontend_is_known_by_its_images() {
-        for own in [
-            "docker/dockerfile:1",
-            "docker.io/docker/dockerfile:1.7-labs",
-            "dockerfile.v0",
-            "docker/dockerfile-upstream:master",
-        ] {
-            assert!(is_builtin(own), "{own}");
-        }
-        for other in ["tonistiigi/x", "dockerfile", "ghcr.io/docker/dockerfile:1"] {
-            assert!(!is_builtin(other), "{other}");
-        }
     }
 }

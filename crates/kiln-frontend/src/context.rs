@@ -263,9 +263,13 @@ async fn read_entrypoint(
     inputs: &BTreeMap<String, Definition>,
 ) -> Result<Entrypoint, Error> {
     let mut graph = GraphBuilder::new();
+    let wrap = |e: Error| e.context("failed to resolve dockerfile");
     let out = dockerfile_source(host, options, main, inputs, &mut graph);
-    let (result, def) =
-        solve(host, &graph, out).await.map_err(|e| e.context("failed to resolve dockerfile"))?;
+    if out.is_none() {
+        let message = "invalid nil input definition to definition op";
+        return Err(wrap(BuildError::new(Code::InvalidArgument, message)));
+    }
+    let (result, def) = solve(host, &graph, out).await.map_err(wrap)?;
     let vertex = def.root().map_or_else(|| Digest::sha256(""), |r| r.digest);
     let data = read_dockerfile(host, &result, &main.filename).await?;
     let ignore_name = format!("{}{}", main.filename, dockerignore::NAME);

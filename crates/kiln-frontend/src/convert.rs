@@ -7,6 +7,7 @@ use crate::fail::{At, Fail, Result};
 use crate::image_config;
 use crate::lint::{self, Linter, Rule};
 use crate::named_context::{NamedContext, PendingLocal};
+use crate::outline::{Declared, Outline, Parameters};
 use crate::platform::{self, Platforms};
 use crate::stages::{Stage, StageId, Stages};
 use crate::state::EnvOf;
@@ -41,7 +42,7 @@ pub(crate) struct Converter<'a> {
     pub(crate) multi_platform: bool,
     pub(crate) build_args: BTreeMap<String, String>,
     pub(crate) global_args: EnvList,
-    declared: Vec<String>,
+    declared: Declared,
     pub(crate) proxy_env: Option<ProxyEnv>,
     pub(crate) epoch: Option<i64>,
     /// The main context; its paths are known only in the end.
@@ -67,7 +68,31 @@ pub(crate) async fn convert(
     request: Request<'_>,
     lint: &mut Linter,
 ) -> Result<Converted> {
-    lint::instructions(file, lint);
+    let (c, target) = dispatch_all(cx, file, request, lint).await?;
+    let ignore = cx.ignore_patterns().await?;
+    c.finish(target, ignore)
+}
+
+/// What the target of `file` can be given.
+pub(crate) async fn outline(
+    cx: &Context<'_>,
+    file: &Dockerfile,
+    request: Request<'_>,
+    lint: &mut Linter,
+) -> Result<Outline> {
+    let (c, target) = dispatch_all(cx, file, request, lint).await?;
+    c.lint.verdict()?;
+    Ok(Outline::of(&c.stages, target))
+}
+
+/// Carries out every instruction that the target needs.
+async fn dispatch_all<'a>(
+    cx: &'a Context<'a>,
+    file: &Dockerfile,
+    request: Request<'_>,
+    lint: &'a mut Linter,
+) -> Result<(Converter<'a>, StageId)> {
+    lint::whole(file, lint);
     let mut c = Converter::new(cx, file, request, lint)?;
     c.resolve_epoch(file).await?;
     c.add_stages(file)?;
@@ -81,9 +106,9 @@ pub(crate) async fn convert(
             reachable.extend(more);
         }
     }
-    let ignore = cx.ignore_patterns().await?.to_vec();
+    let ignore = cx.ignore_patterns().await?;
     c.ignore = (!ignore.is_empty())
-        .then(|| Matcher::new(&ignore))
+        .then(|| Matcher::new(ignore))
         .transpose()
         .map_err(|e| Fail::msg(e.to_string()))?;
     for id in 0..c.stages.list.len() {
@@ -91,7 +116,7 @@ pub(crate) async fn convert(
             c.dispatch_stage(id)?;
         }
     }
-    c.finish(target, &ignore)
+    Ok((c, target))
 }
 
 impl<'a> Converter<'a> {
@@ -162,6 +187,7 @@ impl<'a> Converter<'a> {
             let at = st.source.range;
             let stage = self.read_from(st).map_err(|e| e.at(at))?;
             self.lint.scope(None);
+            let (stage, used) = stage;
             let is_replaced = stage.named_context.is_some();
             let id = self.stages.add(stage);
             let stage = &mut self.stages.list[id];
@@ -176,22 +202,25 @@ impl<'a> Converter<'a> {
             let counts =
                 |k: &Kind| matches!(k, Kind::Add(_) | Kind::Copy(_) | Kind::Run(_) | Kind::Workdir(_));
             stage.command_total = own_base + stage.instructions.iter().filter(|i| counts(&i.kind)).count();
+            stage.parameters.used.extend(used);
             stage.ignore_cache = self.cx.options.no_cache.covers(&stage.name);
         }
         Ok(())
     }
 
-    fn read_from(&mut self, st: &kiln_dockerfile::Stage) -> Result<Stage> {
+    /// A stage and the arguments that its FROM names.
+    fn read_from(&mut self, st: &kiln_dockerfile::Stage) -> Result<(Stage, BTreeSet<String>)> {
         let at = st.source.range;
         let base = self.lex.process_word(&st.from.base, &EnvOf(&self.global_args))?;
         lint::undefined_in_from(&base, &self.global_args, &self.declared, at, self.lint);
         if base.text.is_empty() {
             return Err(Fail::msg(format!("base name ({}) should not be blank", st.from.base)));
         }
+        let mut used = base.matched;
         let name = st.from.name.clone().unwrap_or_default();
         let platform = match st.from.platform.as_deref().filter(|p| !p.is_empty()) {
             None => None,
-            Some(written) => Some(self.read_platform(written, &name, at)?),
+            Some(written) => Some(self.read_platform(written, &name, at, &mut used)?),
         };
         let named_context = match name.as_str() {
             "" => None,
@@ -201,7 +230,8 @@ impl<'a> Converter<'a> {
                 NamedContext::find(self.cx, name, asked)?
             }
         };
-        Ok(Stage {
+        let parameters = Parameters { declared: self.declared.clone(), ..Default::default() };
+        let stage = Stage {
             base_name: base.text,
             display_name: name.clone(),
             name,
@@ -211,11 +241,20 @@ impl<'a> Converter<'a> {
             instructions: st.instructions.clone(),
             platform,
             show_platform: self.multi_platform,
+            description: st.doc_comment().unwrap_or_default().to_string(),
+            parameters,
             ..Default::default()
-        })
+        };
+        Ok((stage, used))
     }
 
-    fn read_platform(&mut self, written: &str, stage: &str, at: kiln_dockerfile::Range) -> Result<Platform> {
+    fn read_platform(
+        &mut self,
+        written: &str,
+        stage: &str,
+        at: kiln_dockerfile::Range,
+        used: &mut BTreeSet<String>,
+    ) -> Result<Platform> {
         let found = self.lex.process_word(written, &EnvOf(&self.global_args)).map_err(|e| {
             Fail::from(e).context(format!("failed to process arguments for platform {written}"))
         })?;
@@ -227,10 +266,8 @@ impl<'a> Converter<'a> {
         if found.text.is_empty() {
             return Err(Fail::msg(format!("empty platform value from expression {written}{hint}")));
         }
+        used.extend(found.matched);
         match Platform::parse(&found.text) {
-            Ok(p) if p.os == "windows" => {
-                Err(Fail::msg(format!("building on {p} is not supported, only on linux")))
-            }
             Ok(p) => Ok(p),
             Err(e) => Err(Fail::msg(format!("failed to parse platform {written}: {e}{hint}"))),
         }
@@ -407,9 +444,10 @@ impl Converter<'_> {
         let target = self.platforms.target.clone();
         let stage = &mut self.stages.list[id];
         stage.dispatched = true;
-        stage.platform.get_or_insert(target);
+        // Windows has a search path of its own.
+        let is_windows = stage.platform.get_or_insert(target).os == "windows";
         let env = &mut stage.image.config.env;
-        if !env.iter().any(|e| image_config::split_env(e).0 == "PATH") {
+        if !is_windows && !env.iter().any(|e| image_config::split_env(e).0 == "PATH") {
             env.push(image_config::DEFAULT_PATH.to_string());
         }
         for line in &stage.image.config.env {
@@ -422,7 +460,7 @@ impl Converter<'_> {
         }
         let working_dir = stage.image.config.working_dir.clone();
         if !working_dir.is_empty() {
-            self.set_workdir(id, &working_dir);
+            self.set_workdir(id, &working_dir)?;
         }
         let stage = &mut self.stages.list[id];
         if !stage.image.config.user.is_empty() {

@@ -15,10 +15,11 @@ use crate::convert::Converter;
 use crate::fail::{Fail, Result};
 use crate::image_config;
 use crate::lint::{self, Rule};
+use crate::outline::Parameter;
 use crate::stages::{Command, StageId};
 use crate::state::EnvOf;
 use kiln_dockerfile::shell::{Expansion, Lex};
-use kiln_dockerfile::{Arg, Kind, Range, nearest};
+use kiln_dockerfile::{Arg, ArgPair, Kind, Range, nearest};
 
 /// Values above this size count towards [`MAX_ENV`] at once. The kernel takes no longer ones (execve(2)).
 const LARGE_VALUE: usize = 128 << 10;
@@ -51,7 +52,7 @@ impl Converter<'_> {
             Kind::Env(env) => self.env(id, &env.pairs, &keyword, at)?,
             Kind::Label(label) => self.label(id, label.pairs, &keyword, at),
             Kind::Run(run) => self.run(id, &run, &source, &command.sources)?,
-            Kind::Workdir(path) => self.workdir(id, &path, &source),
+            Kind::Workdir(path) => self.workdir(id, &path, &source)?,
             Kind::Add(add) => self.add(id, add, &source)?,
             Kind::Copy(copy) => self.copy(id, copy, &source, command.sources.first().copied())?,
             Kind::Onbuild(o) => self.stages.list[id].image.config.on_build.push(o.expression),
@@ -98,6 +99,11 @@ impl Converter<'_> {
         Ok(())
     }
 
+    /// The system that a stage is for.
+    pub(crate) fn os(&self, id: StageId) -> &str {
+        self.stages.list[id].platform.as_ref().map_or("linux", |p| p.os.as_str())
+    }
+
     fn commit(&mut self, id: StageId, created_by: String, layer: bool) {
         image_config::commit(&mut self.stages.list[id].image, created_by, layer, self.epoch);
     }
@@ -117,14 +123,32 @@ impl Converter<'_> {
             if let Some(value) = value.as_ref().filter(|_| !args::NON_ENV.contains(&pair.key.as_str())) {
                 self.set_env(id, &pair.key, value)?;
             }
+            self.note_parameter(id, pair, at, value.as_deref());
             texts.push(match &value {
                 Some(value) => format!("{}={value}", pair.key),
                 None => pair.key.clone(),
             });
             self.stages.list[id].build_args.push((pair.key.clone(), value));
         }
-        self.commit(id, format!("ARG {}", texts.join(" ")), false);
+        // The values are nowhere else in the config.
+        let text = format!("ARG {}", texts.join(" "));
+        self.commit(id, kiln_llb::mask_credentials(&text).into_owned(), false);
         Ok(())
+    }
+}
+
+impl Converter<'_> {
+    /// An argument that is only inherited keeps its global declaration.
+    fn note_parameter(&mut self, id: StageId, pair: &ArgPair, at: Range, value: Option<&str>) {
+        let given = self.build_args.contains_key(&pair.key) || pair.value.is_some();
+        let inherited = !given && self.global_args.get(&pair.key).is_some();
+        let parameters = &mut self.stages.list[id].parameters;
+        if !inherited {
+            let mut info = Parameter::new(pair, at);
+            info.value = value.unwrap_or_default().to_string();
+            parameters.declared.insert(pair.key.clone(), info);
+        }
+        parameters.used.insert(pair.key.clone());
     }
 }
 

@@ -5,12 +5,14 @@ use crate::context::{Context, is_http};
 use crate::dispatch::file_name;
 use crate::fail::{At, Fail, Result};
 use crate::git_ref::{GitRef, Parsed};
+use crate::host::SolveOpt;
 use crate::named_context::NamedContext;
 use crate::state::EnvOf;
 use kiln_dockerfile::shell::Lex;
 use kiln_dockerfile::{Add, Dockerfile, Kind, Stage};
-use kiln_llb::Op;
+use kiln_llb::op::attr;
 use kiln_llb::builder::{Constraints, EnvList, GraphBuilder, HttpSpec, MarshalOptions, Output};
+use kiln_llb::{Definition, Input, Op};
 use std::collections::BTreeMap;
 
 /// Seconds since 1970, when the value leads to any.
@@ -69,12 +71,23 @@ async fn of_source(
         .vertices()
         .iter()
         .filter_map(|v| match &v.op {
-            Op::Source(s) => Some(s),
+            Op::Source(s) => Some((v, s)),
             _ => None,
         })
         .collect();
-    match sources[..] {
-        [source] => Ok(cx.host.source_time(source, log_name).await?),
+    let [(vertex, source)] = sources[..] else { return Ok(None) };
+    if let Some(time) = cx.host.source_time(source, log_name).await? {
+        return Ok(Some(time));
+    }
+    // A download without a date: an archive has the dates of its files.
+    match source.attrs.get(attr::HTTP_FILENAME).filter(|name| !name.is_empty()) {
+        Some(name) if is_http(&source.identifier) => {
+            let root = Input { digest: vertex.digest, index: 0 };
+            let alone = Definition::from_vertices(vec![vertex.clone()], Some(root), None)
+                .map_err(|e| Fail::msg(e.to_string()))?;
+            let result = cx.host.solve(alone, SolveOpt::default()).await?;
+            Ok(cx.host.archive_time(&result, name).await?)
+        }
         _ => Ok(None),
     }
 }

@@ -1,5 +1,6 @@
 //! What the frontend asks of the build it runs in.
 
+use crate::build::FrontendResult;
 use async_trait::async_trait;
 use kiln_digest::Digest;
 use kiln_llb::builder::ResolveMode;
@@ -101,9 +102,25 @@ pub trait Host: Send + Sync {
     /// The session of the client.
     fn session_id(&self) -> &str;
 
+    /// Lets another frontend, the image `source`, build in place of this one.
+    async fn forward(
+        &self,
+        source: &str,
+        _opts: BTreeMap<String, String>,
+        _inputs: BTreeMap<String, Definition>,
+    ) -> Result<FrontendResult, BuildError> {
+        let message = format!("frontend image {source} cannot be run here, only docker/dockerfile is known");
+        Err(BuildError::new(Code::Unimplemented, message))
+    }
+
     /// When the content of a git or http source was made, in seconds since 1970 (SOURCE_DATE_EPOCH from a source).
+    /// `None` when the source does not say.
     async fn source_time(&self, source: &SourceOp, _log_name: &str) -> Result<Option<i64>, BuildError> {
         let message = format!("SOURCE_DATE_EPOCH cannot be taken from {} here", source.identifier);
         Err(BuildError::new(Code::Unimplemented, message))
+    }
+    /// When the newest regular file in an archive was made, in seconds since 1970; `None` when the file is no archive.
+    async fn archive_time(&self, _r: &RefId, path: &str) -> Result<Option<i64>, BuildError> {
+        Err(BuildError::new(Code::Unimplemented, format!("the times in archive {path} cannot be read here")))
     }
 }

@@ -12,7 +12,9 @@ pub(crate) fn empty(platform: &Platform) -> ImageConfig {
     let mut image =
         ImageConfig { platform: platform.clone(), rootfs: RootFs::layers(Vec::new()), ..Default::default() };
     image.config.working_dir = "/".to_string();
-    image.config.env = vec![DEFAULT_PATH.to_string()];
+    if platform.os != "windows" {
+        image.config.env = vec![DEFAULT_PATH.to_string()];
+    }
     image
 }
 
@@ -32,11 +34,11 @@ pub(crate) fn to_vec(image: &ImageConfig) -> Result<Vec<u8>, serde_json::Error> 
     kiln_oci::gojson::to_vec(&value)
 }
 
-/// Adds an entry to the history.
+/// Adds an entry to the history. Credentials in addresses are masked, but where the config has the text in plain anyway.
 pub(crate) fn commit(image: &mut ImageConfig, created_by: String, layer: bool, created: Option<i64>) {
     image.history.push(History {
         created: created.and_then(|s| Timestamp::from_second(s).ok()),
-        created_by: kiln_llb::mask_credentials(&created_by).into_owned(),
+        created_by: if layer { kiln_llb::mask_credentials(&created_by).into_owned() } else { created_by },
         comment: COMMENT.to_string(),
         empty_layer: !layer,
         ..Default::default()
@@ -61,7 +63,9 @@ pub(crate) fn split_env(line: &str) -> (&str, &str) {
 pub(crate) fn with_shell(image: &ImageConfig, command: &str) -> Vec<String> {
     let mut words = image.config.shell.clone();
     if words.is_empty() {
-        words = vec!["/bin/sh".to_string(), "-c".to_string()];
+        let default: &[&str] =
+            if image.platform.os == "windows" { &["cmd", "/S", "/C"] } else { &["/bin/sh", "-c"] };
+        words = default.iter().map(ToString::to_string).collect();
     }
     words.push(command.to_string());
     words

@@ -20,14 +20,18 @@ mod lint;
 mod named_context;
 mod names;
 mod opts;
+mod ospath;
+mod outline;
 mod platform;
 mod resolve;
 mod stages;
 mod state;
 mod subrequest;
+mod syntax;
 
 pub use build::{FrontendResult, build};
 pub use host::{CacheImport, Host, OciStore, RefId, ResolveOpt, ResolvedImage, SolveOpt, Warning};
+pub use syntax::is_builtin;
 
 #[cfg(test)]
 mod tests;

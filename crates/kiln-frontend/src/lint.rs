@@ -3,7 +3,7 @@
 mod checks;
 mod rules;
 
-pub(crate) use checks::{from_platform, instructions, secret_key, undefined_in_from};
+pub(crate) use checks::{from_platform, instructions, secret_key, undefined_in_from, whole, wrong_instruction};
 pub(crate) use rules::Rule;
 
 use crate::fail::{Fail, Result};

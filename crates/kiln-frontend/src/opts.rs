@@ -5,6 +5,7 @@ mod limits;
 use crate::gofmt::parse_bool;
 use crate::host::CacheImport;
 use crate::lint;
+use crate::syntax::is_labs;
 use kiln_dockerfile::{csv, nearest, quote};
 use kiln_llb::builder::ResolveMode;
 use kiln_llb::errdefs::{BuildError, Code};
@@ -47,6 +48,8 @@ pub(crate) struct Options {
     pub(crate) syntax: Option<String>,
     /// `cmdline`: this is already the frontend that a syntax directive asked for.
     pub(crate) is_forwarded: bool,
+    /// Experiments are allowed.
+    pub(crate) labs: bool,
 }
 
 /// Where the Dockerfile and the main context are.
@@ -177,6 +180,7 @@ impl Options {
             request_id: raw.get("requestid").cloned(),
             syntax: arg("BUILDKIT_SYNTAX").map(str::to_string),
             is_forwarded: raw.contains_key("cmdline"),
+            labs: is_labs(get("source")),
         })
     }
 
@@ -254,10 +258,6 @@ fn parse_platforms(list: &str) -> Result<Vec<Platform>, BuildError> {
         return Ok(Vec::new());
     }
     let parse = |p: &str| match Platform::parse(p) {
-        Ok(p) if p.os == "windows" => Err(BuildError::new(
-            Code::Unimplemented,
-            format!("building for {p} is not supported, only for linux"),
-        )),
         Ok(p) => Ok(p.normalize()),
         Err(e) => Err(invalid(format!("failed to parse target platform {p}: {e}"))),
     };

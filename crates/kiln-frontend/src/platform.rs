@@ -52,3 +52,17 @@ pub(crate) fn auto_detect(image: &Platform, target: &Platform, supported: &[Plat
 pub(crate) fn id(p: &Platform) -> String {
     p.normalize().format_all()
 }
+
+/// Of Windows the version and the features come from the image where they were not asked for.
+pub(crate) fn extend_windows(mut p: Platform, image: &Platform) -> Platform {
+    if p.os != "windows" || image.os != p.os {
+        return p;
+    }
+    if p.os_version.is_empty() {
+        p.os_version.clone_from(&image.os_version);
+    }
+    if p.os_features.is_empty() {
+        p.os_features.clone_from(&image.os_features);
+    }
+    p.normalize()
+}

@@ -2,6 +2,7 @@
 
 use crate::fail::{Fail, Result};
 use crate::named_context::NamedContext;
+use crate::outline::Parameters;
 use crate::state::State;
 use kiln_dockerfile::shell::{Lex, NoEnv};
 use kiln_dockerfile::{Instruction, Kind, Range};
@@ -22,6 +23,8 @@ pub(crate) struct Stage {
     pub(crate) at: Option<Range>,
     /// The FROM line.
     pub(crate) code: String,
+    /// The comment above FROM.
+    pub(crate) description: String,
     /// In front of step names; empty when there is only one stage.
     pub(crate) display_name: String,
     /// The stage that this one begins with.
@@ -56,6 +59,7 @@ pub(crate) struct Stage {
     pub(crate) last_cmd: Option<Range>,
     pub(crate) last_entrypoint: Option<Range>,
     pub(crate) last_healthcheck: Option<Range>,
+    pub(crate) parameters: Parameters,
 }
 
 /// An instruction and the stages it takes from: one for COPY --from, one per mount for RUN.
@@ -80,6 +84,9 @@ impl Stages {
         let id = self.list.len();
         stage.base = self.by_name.get(&stage.base_name).copied();
         stage.paths_of = id;
+        if let Some(base) = stage.base {
+            stage.parameters = self.list[base].parameters.clone();
+        }
         if !stage.name.is_empty() {
             self.by_name.insert(stage.name.to_lowercase(), id);
         }
@@ -161,6 +168,21 @@ impl Stages {
                 let stage = &self.list[id];
                 open.extend(stage.base);
                 open.extend(stage.deps.iter().map(|(d, _)| *d));
+            }
+        }
+        found
+    }
+
+    /// Everything that `target` needs, the nearest first: itself, its base, what it copies and mounts from.
+    pub(crate) fn outwards(&self, target: StageId) -> Vec<StageId> {
+        let mut found = Vec::new();
+        let mut open = vec![target];
+        while let Some(id) = open.pop() {
+            if !found.contains(&id) {
+                found.push(id);
+                let stage = &self.list[id];
+                open.extend(stage.deps.iter().rev().map(|(d, _)| *d));
+                open.extend(stage.base);
             }
         }
         found

@@ -63,6 +63,14 @@ pub struct ExecUser {
     pub home: Option<String>,
 }
 
+impl ExecUser {
+    /// The groups of the process, its own one among them, as setgroups(2) takes them.
+    pub fn groups(&self) -> Vec<u32> {
+        let own = (!self.additional_gids.contains(&self.gid)).then_some(self.gid);
+        own.into_iter().chain(self.additional_gids.iter().copied()).collect()
+    }
+}
+
 /// A line of `/etc/passwd`, as far as it is used.
 struct User<'a> {
     name: &'a [u8],
@@ -268,6 +276,12 @@ mod tests {
         std::fs::write(tmp.path().join("etc/group"), group).unwrap();
         let root = Root::open(tmp.path()).unwrap();
         (tmp, root)
+    }
+
+    #[test]
+    fn the_own_group_is_one_of_all() {
+        assert_eq!(user(1, 5, &[10], None).groups(), [5, 10]);
+        assert_eq!(user(1, 10, &[7, 10], None).groups(), [7, 10]);
     }
 
     fn user(uid: u32, gid: u32, additional: &[u32], home: Option<&str>) -> ExecUser {

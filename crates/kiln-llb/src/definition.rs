@@ -166,6 +166,11 @@ impl Definition {
         caps.into_iter().filter(|(needed, _)| *needed).map(|(_, cap)| (cap.to_string(), true)).collect()
     }
 
+    /// As bytes, for [`decode_bytes`](Self::decode_bytes).
+    pub fn encode_bytes(&self) -> Vec<u8> {
+        prost::Message::encode_to_vec(&self.to_pb())
+    }
+
     /// For the wire. Bytes of decoded vertices are those received.
     pub fn to_pb(&self) -> pb::Definition {
         let mut def: Vec<Vec<u8>> = self.vertices.iter().map(|v| v.encoded.clone()).collect();

@@ -7,6 +7,7 @@ mod detail;
 mod json;
 
 pub use detail::{Detail, SolveSubject};
+pub(crate) use json::metadata_json;
 pub use json::{decode_detail, definition_json, encode_detail};
 
 use crate::{Range, SourceInfo};

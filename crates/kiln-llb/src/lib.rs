@@ -19,11 +19,12 @@ mod metadata;
 mod name;
 pub mod op;
 mod platform;
+pub mod protojson;
 mod redact;
 mod sourcemap;
 mod wire;
 
-pub use decode::DecodeError;
+pub use decode::{DecodeError, OpError};
 pub use definition::{Definition, Input, Vertex};
 pub use metadata::{LinuxResources, OpMetadata, ProgressGroup};
 pub use op::{

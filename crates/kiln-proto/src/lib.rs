@@ -16,6 +16,8 @@ pub use bollard_buildkit_proto::moby::sshforward::v1 as ssh;
 pub use bollard_buildkit_proto::moby::upload::v1 as upload;
 pub use bollard_buildkit_proto::pb;
 
+pub mod containerd;
+pub mod exporter;
 pub mod extra;
 
 /// Largest gRPC message either side accepts, in bytes (spec wire.md).

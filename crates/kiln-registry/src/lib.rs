@@ -31,6 +31,7 @@ pub use access::{
 pub use client::{Registry, Repository};
 pub use config::{ClientOptions, HostConfig, KeyPair, Proxies, RegistryConfig, Timeouts};
 pub use error::RegistryError;
+pub use pull::note_source;
 pub use push::{
     ByteStream, PushContent, PushObserver, PushPlan, PushTarget, StoreContent, distribution_sources,
 };

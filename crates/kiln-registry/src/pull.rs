@@ -240,8 +240,11 @@ impl Repository {
     }
 }
 
-/// Labels a blob with a repository it can be mounted from.
-pub(crate) async fn note_source(
+/// Labels a blob with a repository that has it, so that it can be mounted from there.
+///
+/// # Errors
+/// If the store fails.
+pub async fn note_source(
     store: &ContentStore,
     blob: &Descriptor,
     domain: &str,

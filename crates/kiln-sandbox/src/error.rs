@@ -33,6 +33,9 @@ pub enum SandboxError {
         /// The object and the answer.
         message: String,
     },
+    /// The sandbox to join has ended.
+    #[error("the container is not running: its first process has ended")]
+    Ended,
     /// The helper process ended while it was needed, and every process under it with it.
     #[error("the sandbox helper process ended unexpectedly")]
     HelperGone,
@@ -140,6 +143,7 @@ steps! {
     Session = "starting a session",
     Stdio = "standard input and output",
     Cgroup = "joining the cgroup",
+    Join = "joining the container",
     Loopback = "bringing up the loopback interface",
     Root = "attaching the root",
     Proc = "mounting /proc",

@@ -1,8 +1,8 @@
 //! The common face of the launcher and of runtime binaries.
 
 use crate::error::SandboxError;
-use crate::spec::{ProcessSpec, Stdio};
-use std::os::fd::OwnedFd;
+use crate::spec::{JoinSpec, ProcessSpec, Stdio, TerminalSize};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -60,43 +60,87 @@ pub(crate) struct Finished {
 
 pub(crate) type Outcome = Option<Result<Finished, SandboxError>>;
 
-/// Sends signals to the process; how depends on the executor.
-pub(crate) trait Signaller: Send + Sync {
+/// Reaches a process; how depends on the executor.
+#[async_trait::async_trait]
+pub(crate) trait Control: Send + Sync {
     fn signal(&self, signal: i32) -> Result<(), SandboxError>;
     fn pid(&self) -> Option<u32>;
+    /// Tells whoever stands between the daemon and the process that the terminal's size has changed.
+    fn resized(&self) {}
+    /// Starts one more process in the sandbox.
+    async fn join(&self, spec: JoinSpec, stdio: Stdio) -> Result<Process, SandboxError>;
 }
 
-/// A running (or finished) process. Dropping it kills the process and everything it started.
+/// The answer to a [`Control::join`] of a process that joined itself.
+pub(crate) fn not_first() -> SandboxError {
+    SandboxError::invalid("process", "only the first process of a sandbox can be joined")
+}
+
+/// A running (or finished) process. Dropping it kills the process; the first of a sandbox takes everything in it
+/// along.
 pub struct Process {
     terminal: Option<OwnedFd>,
+    /// For changes of its size, also after the terminal has been taken.
+    screen: Option<OwnedFd>,
     outcome: watch::Receiver<Outcome>,
-    signaller: Arc<dyn Signaller>,
+    control: Arc<dyn Control>,
 }
 
 impl Process {
     pub(crate) fn new(
         terminal: Option<OwnedFd>,
         outcome: watch::Receiver<Outcome>,
-        signaller: Arc<dyn Signaller>,
-    ) -> Self {
-        Process { terminal, outcome, signaller }
+        control: Arc<dyn Control>,
+    ) -> Result<Self, SandboxError> {
+        let copy = terminal.as_ref().map(OwnedFd::try_clone).transpose();
+        let screen = copy.map_err(|e| SandboxError::prepare("copy a terminal", e))?;
+        Ok(Process { terminal, screen, outcome, control })
     }
 
     /// Its process id in the daemon's pid namespace, for logs only (it may be reused).
     pub fn pid(&self) -> Option<u32> {
-        self.signaller.pid()
+        self.control.pid()
     }
 
-    /// Takes the master side of the terminal, when the spec asked for one. Resize it with tcsetwinsize.
+    /// Takes the master side of the terminal, when the spec asked for one.
     pub fn take_terminal(&mut self) -> Option<OwnedFd> {
         self.terminal.take()
     }
 
-    /// Waits for the end. Every process of the sandbox is gone when this returns. May be called again.
+    /// Changes the size of the terminal; its foreground processes get SIGWINCH. Nothing without a terminal.
+    pub fn resize(&self, size: TerminalSize) -> Result<(), SandboxError> {
+        let Some(screen) = &self.screen else { return Ok(()) };
+        let size =
+            rustix::termios::Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(screen.as_fd(), size)
+            .map_err(|e| SandboxError::prepare("resize a terminal", e))?;
+        self.control.resized();
+        Ok(())
+    }
+
+    /// Starts one more process in the sandbox of which this is the first. It ends at the latest with this one, and
+    /// is never less confined.
+    ///
+    /// [`SandboxError::Ended`] when this one has ended.
+    pub async fn join(&self, spec: JoinSpec, stdio: Stdio) -> Result<Process, SandboxError> {
+        crate::launcher::validate_program(&spec.args, &spec.env, &spec.cwd, &spec.ulimits)?;
+        if self.outcome.borrow().is_some() {
+            return Err(SandboxError::Ended);
+        }
+        self.control.join(spec, stdio).await
+    }
+
+    /// Waits for the end. When this returns for the first process of a sandbox, every process in it is gone. May be
+    /// called again.
     ///
     /// Fails when the set-up or execve failed, or when the helper died.
     pub async fn wait(&self) -> Result<ExitStatus, SandboxError> {
         self.finished().await.map(|f| f.status)
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.outcome.borrow().is_some()
     }
 
     /// What it used; waits for the end like [`wait`](Self::wait).
@@ -112,15 +156,15 @@ impl Process {
         }
     }
 
-    /// Sends `signal` to the sandbox's first process. A process that already ended is no error.
+    /// Sends `signal` to the process. One that already ended is no error.
     ///
-    /// As process 1 of its pid namespace it receives only signals it handles; 9 (SIGKILL) always works and
-    /// ends everything in the sandbox.
+    /// The first process of a sandbox, as process 1 of its pid namespace, receives only signals it handles; 9
+    /// (SIGKILL) always works and ends everything in the sandbox.
     pub fn kill(&self, signal: i32) -> Result<(), SandboxError> {
         if self.outcome.borrow().is_some() {
             return Ok(());
         }
-        self.signaller.signal(signal)
+        self.control.signal(signal)
     }
 }
 

@@ -6,13 +6,14 @@
 
 use crate::child;
 use crate::error::Step;
-use crate::wire::{self, Failure, Order, PACKET, Reply};
+use crate::wire::{self, Failure, Order, PACKET, Reply, Spaces};
 use kiln_sys::mount::{self, Attrs};
 use kiln_sys::process::{Ended, Forked, Namespaces, SingleThreaded};
 use kiln_sys::socket;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::process::{DumpableBehavior, Pid, Signal};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -99,6 +100,7 @@ struct Run {
 
 /// The loop. Ends when the daemon's end of the socket is closed.
 fn serve(single: &SingleThreaded, control: &OwnedFd) -> Result<i32, String> {
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).map_err(text)?;
     let mut runs: Vec<Run> = Vec::new();
     loop {
         let mut poll = vec![PollFd::new(control, PollFlags::IN)];
@@ -120,7 +122,7 @@ fn serve(single: &SingleThreaded, control: &OwnedFd) -> Result<i32, String> {
             if message.bytes.is_empty() && message.fds.is_empty() {
                 return Ok(0);
             }
-            match launch(single, &message.bytes, message.fds, &mut runs) {
+            match launch(single, own.as_fd(), &message.bytes, message.fds, &mut runs)? {
                 Launched::Parent => {}
                 Launched::Child(fds) => {
                     drop(runs);
@@ -151,18 +153,23 @@ enum Launched {
     Child(Vec<OwnedFd>),
 }
 
-fn launch(single: &SingleThreaded, bytes: &[u8], mut fds: Vec<OwnedFd>, runs: &mut Vec<Run>) -> Launched {
-    let forked = serde_json::from_slice::<Order>(bytes).map_err(text).and_then(|order| {
-        let cgroup = order.cgroup.and_then(|i| fds.get(i));
-        let namespaces =
-            Namespaces { mount: true, pid: true, ipc: true, uts: true, network: order.own_network };
-        kiln_sys::process::fork_into(single, namespaces, cgroup.map(AsFd::as_fd)).map_err(text)
-    });
+/// Forks for one order. An error is the helper's own end; what is wrong with the order is answered.
+fn launch(
+    single: &SingleThreaded,
+    own: BorrowedFd<'_>,
+    bytes: &[u8],
+    mut fds: Vec<OwnedFd>,
+    runs: &mut Vec<Run>,
+) -> Result<Launched, String> {
+    let forked = match serde_json::from_slice::<Order>(bytes) {
+        Ok(order) => fork(single, own, &order, &fds)?,
+        Err(e) => Err(Failure::new(Step::Fork, e)),
+    };
     if let Ok(Forked::Child) = forked {
-        return Launched::Child(fds);
+        return Ok(Launched::Child(fds));
     }
     if fds.len() <= wire::REQUEST_FILE {
-        return Launched::Parent;
+        return Ok(Launched::Parent);
     }
     let reply = fds.swap_remove(wire::REPLY_SOCKET);
     match forked {
@@ -171,12 +178,50 @@ fn launch(single: &SingleThreaded, bytes: &[u8], mut fds: Vec<OwnedFd>, runs: &m
             runs.push(Run { pid, pidfd, reply, killed: false });
         }
         Ok(Forked::Child) => {}
-        Err(e) => {
-            let packet = Failure::new(Step::Fork, e).packet(Reply::Refused);
-            let _ = socket::send(reply.as_fd(), &packet, &[], false);
+        Err(failure) => {
+            let _ = socket::send(reply.as_fd(), &failure.packet(Reply::Refused), &[], false);
         }
     }
-    Launched::Parent
+    Ok(Launched::Parent)
+}
+
+/// A child in new namespaces, or in the pid namespace of a running sandbox; it takes the others itself.
+fn fork(
+    single: &SingleThreaded,
+    own: BorrowedFd<'_>,
+    order: &Order,
+    fds: &[OwnedFd],
+) -> Result<Result<Forked, Failure>, String> {
+    let cgroup = order.cgroup.and_then(|i| fds.get(i)).map(AsFd::as_fd);
+    let spawn = |spaces| {
+        kiln_sys::process::fork_into(single, spaces, cgroup).map_err(|e| match (order.spaces, e.errno) {
+            // The kernel's answer for a pid namespace whose first process is gone, pid_namespaces(7).
+            (Spaces::Of(_), kiln_sys::Errno::NOMEM) => Failure::Ended,
+            _ => Failure::new(Step::Fork, e),
+        })
+    };
+    let first = match order.spaces {
+        Spaces::New { network } => {
+            return Ok(spawn(Namespaces { mount: true, pid: true, ipc: true, uts: true, network }));
+        }
+        Spaces::Of(index) => fds.get(index),
+    };
+    let Some(first) = first else { return Ok(Err(Failure::new(Step::Join, "no process to join"))) };
+    // A process that has ended has no namespaces (ESRCH): the descriptor never names another one.
+    if let Err(e) = move_into_thread_name_spaces(first.as_fd(), ThreadNameSpaceType::PROCESS_ID) {
+        return Ok(Err(join_failed(e)));
+    }
+    let forked = spawn(Namespaces::default());
+    if let Ok(Forked::Child) = forked {
+        return Ok(forked);
+    }
+    // Later children go where this process is; without that nothing can run any more.
+    move_into_thread_name_spaces(own, ThreadNameSpaceType::PROCESS_ID).map_err(text)?;
+    Ok(forked)
+}
+
+fn join_failed(e: kiln_sys::Errno) -> Failure {
+    if e == kiln_sys::Errno::SRCH { Failure::Ended } else { Failure::new(Step::Join, e) }
 }
 
 fn reap(runs: &mut Vec<Run>) -> Result<(), String> {

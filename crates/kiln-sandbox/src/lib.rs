@@ -1,9 +1,9 @@
-//! Runs one process in a prepared root, sealed off from the host.
+//! Runs processes in a prepared root, sealed off from the host.
 //!
 //! The daemon never forks. A small single-threaded helper, the same binary re-executed, does: it is started
 //! once ([`Launcher::start`]) and then makes one child per run, which builds its own sandbox by descriptors
-//! and executes the program as process 1 of a pid namespace. [`OciRuntime`] does the same job with a runtime
-//! binary such as `runc`.
+//! and executes the program as process 1 of a pid namespace; more processes can join it ([`Process::join`]).
+//! [`OciRuntime`] does the same job with a runtime binary such as `runc`.
 
 mod cgroup;
 mod child;
@@ -22,5 +22,5 @@ pub use helper::helper_main;
 pub use launcher::{Launcher, LauncherConfig};
 pub use oci::OciRuntime;
 pub use spec::{
-    MountKind, Network, ProcessSpec, Resources, SandboxMount, Security, Stdio, TerminalSize, Ulimit,
+    JoinSpec, MountKind, Network, ProcessSpec, Resources, SandboxMount, Security, Stdio, TerminalSize, Ulimit,
 };

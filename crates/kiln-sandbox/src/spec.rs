@@ -72,6 +72,46 @@ impl ProcessSpec {
     }
 }
 
+/// One more process in a sandbox that runs: what it may set itself. All else is the sandbox's.
+#[derive(Debug, Clone)]
+pub struct JoinSpec {
+    /// Program and arguments, as in [`ProcessSpec::args`].
+    pub args: Vec<String>,
+    /// Environment, as in [`ProcessSpec::env`].
+    pub env: Vec<String>,
+    /// Working directory, absolute; made when missing.
+    pub cwd: PathBuf,
+    /// User id inside the root.
+    pub uid: u32,
+    /// Group id inside the root.
+    pub gid: u32,
+    /// Supplementary groups; empty means none at all.
+    pub additional_gids: Vec<u32>,
+    /// How far it is confined; never less than the sandbox's first process.
+    pub security: Security,
+    /// Limits set before the program starts.
+    pub ulimits: Vec<Ulimit>,
+    /// Give the process a terminal of this size; then the stdio of the call is not used.
+    pub tty: Option<TerminalSize>,
+}
+
+impl JoinSpec {
+    /// A spec with the defaults of [`ProcessSpec::new`].
+    pub fn new(args: Vec<String>) -> Self {
+        JoinSpec {
+            args,
+            env: Vec::new(),
+            cwd: PathBuf::from("/"),
+            uid: 0,
+            gid: 0,
+            additional_gids: Vec::new(),
+            security: Security::Sandbox,
+            ulimits: Vec::new(),
+            tty: None,
+        }
+    }
+}
+
 /// Something mounted inside the root.
 #[derive(Debug)]
 pub struct SandboxMount {

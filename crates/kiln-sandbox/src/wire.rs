@@ -26,10 +26,22 @@ pub(crate) type FdIndex = usize;
 /// What the helper must know to fork.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Order {
-    /// A network namespace of its own.
-    pub(crate) own_network: bool,
+    pub(crate) spaces: Spaces,
     /// v2 cgroup to be born in.
     pub(crate) cgroup: Option<FdIndex>,
+}
+
+/// The namespaces of a new process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Spaces {
+    /// Fresh ones.
+    New {
+        /// A network namespace too.
+        network: bool,
+    },
+    /// Those of a running sandbox; the descriptor is the pidfd of its first process. The helper only gives the
+    /// process id, the child takes the rest.
+    Of(FdIndex),
 }
 
 /// Where the run's reply socket stands in the packet.
@@ -54,28 +66,49 @@ pub(crate) enum Devices {
 /// What the child does, in full.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
-    pub(crate) root: FdIndex,
-    pub(crate) read_only_root: bool,
+    pub(crate) program: Program,
+    pub(crate) place: Place,
+}
+
+/// Where the program runs.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Place {
+    /// In a sandbox that the child makes.
+    New(Box<Sandbox>),
+    /// In the one whose first process is behind this pidfd.
+    Join(FdIndex),
+}
+
+/// The program and who it is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Program {
     pub(crate) stdio: [FdIndex; 3],
-    pub(crate) mounts: Vec<Mount>,
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<String>,
     pub(crate) cwd: PathBuf,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) additional_gids: Vec<u32>,
-    pub(crate) hostname: String,
-    pub(crate) own_network: bool,
     pub(crate) security: Security,
-    pub(crate) devices: Devices,
     pub(crate) rlimits: Vec<Rlimit>,
-    pub(crate) shm_size: u64,
     pub(crate) tty: Option<TerminalSize>,
     /// `cgroup.procs` files of v1 cgroups to join.
     pub(crate) v1_cgroups: Vec<FdIndex>,
-    pub(crate) cgroup_view: CgroupView,
     /// The compiled seccomp program.
     pub(crate) seccomp: Option<FdIndex>,
+}
+
+/// The sandbox to make.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Sandbox {
+    pub(crate) root: FdIndex,
+    pub(crate) read_only_root: bool,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) hostname: String,
+    pub(crate) own_network: bool,
+    pub(crate) devices: Devices,
+    pub(crate) shm_size: u64,
+    pub(crate) cgroup_view: CgroupView,
 }
 
 /// What `/sys/fs/cgroup` shows.
@@ -119,6 +152,8 @@ pub(crate) enum Reply {
     Refused(Failure),
     /// From the child; carries the master side of the terminal.
     Terminal,
+    /// From the first child of a sandbox: others may join it now.
+    Ready,
     /// From the child, which then exits.
     Failed(Failure),
     /// From the helper, last: exit code or signal.
@@ -129,6 +164,8 @@ pub(crate) enum Reply {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Failure {
     Exec(ExecFailure),
+    /// The sandbox to join is gone.
+    Ended,
     Setup { step: Step, message: String },
 }
 
@@ -150,6 +187,7 @@ impl Failure {
         let failure = match self {
             Failure::Exec(e) => Failure::Exec(ExecFailure { program: short(e.program), kind: e.kind }),
             Failure::Setup { step, message } => Failure::Setup { step, message: short(message) },
+            Failure::Ended => Failure::Ended,
         };
         serde_json::to_vec(&wrap(failure)).unwrap_or_default()
     }
@@ -159,6 +197,7 @@ impl From<Failure> for SandboxError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Exec(e) => SandboxError::Exec(e),
+            Failure::Ended => SandboxError::Ended,
             Failure::Setup { step, message } => SandboxError::Setup { step, message },
         }
     }
@@ -229,31 +268,34 @@ mod tests {
 
     #[test]
     fn request_survives_the_memory_file() {
-        let request = Request {
-            root: 2,
-            read_only_root: true,
+        let program = Program {
             stdio: [3, 4, 5],
-            mounts: vec![Mount {
-                dest: "/run/secret".into(),
-                source: Source::File { start: 0, end: 3, mode: 0o400, uid: 1, gid: 2 },
-            }],
             args: vec!["sh".into(), "-c".into(), "echo \u{1f980} \"quoted\"\n".into()],
             env: vec!["A=b=c".into()],
             cwd: "/w".into(),
             uid: u32::MAX - 1,
             gid: 7,
             additional_gids: vec![1, 2, 3],
-            hostname: "h".into(),
-            own_network: true,
             security: Security::Insecure,
-            devices: Devices::All { loops: 8 },
             rlimits: vec![Rlimit { name: "nofile".into(), soft: Some(1), hard: None }],
-            shm_size: 1 << 40,
             tty: Some(TerminalSize { rows: 24, columns: 80 }),
             v1_cgroups: vec![9],
-            cgroup_view: CgroupView::Hybrid { controllers: vec!["memory".into()], unified: true },
             seccomp: None,
         };
+        let sandbox = Sandbox {
+            root: 2,
+            read_only_root: true,
+            mounts: vec![Mount {
+                dest: "/run/secret".into(),
+                source: Source::File { start: 0, end: 3, mode: 0o400, uid: 1, gid: 2 },
+            }],
+            hostname: "h".into(),
+            own_network: true,
+            devices: Devices::All { loops: 8 },
+            shm_size: 1 << 40,
+            cgroup_view: CgroupView::Hybrid { controllers: vec!["memory".into()], unified: true },
+        };
+        let request = Request { program, place: Place::New(Box::new(sandbox)) };
         let text = format!("{request:?}");
         let (back, blobs) = read_request(write_request(&request, b"abc").unwrap()).unwrap();
         assert_eq!(format!("{back:?}"), text);

@@ -136,7 +136,7 @@ impl Service<HttpRequest<Body>> for FileSendServer {
     }
 }
 
-fn answer<F>(
+pub(crate) fn answer<F>(
     method: &str,
     request: HttpRequest<Body>,
     handler: F,

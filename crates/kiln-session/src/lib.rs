@@ -7,12 +7,15 @@
 
 mod codec;
 mod connection;
+mod content;
 mod credentials;
 mod error;
+mod exporters;
 mod files;
 pub mod fsutil;
 mod headers;
 mod health;
+mod layout;
 mod manager;
 mod pipe;
 mod raw;
@@ -20,11 +23,13 @@ mod server;
 mod session;
 
 pub use connection::Connection;
+pub use content::{RemoteBlob, RemoteStore};
 pub use credentials::{Credentials, Token, TokenRequest};
 pub use error::SessionError;
 pub use files::{FileSend, FileSync, SendTarget};
 pub use headers::{SessionHeaders, decode_values, encode_values};
 pub use health::HealthPolicy;
+pub use layout::{LayoutDir, Layouts};
 pub use manager::{Lookup, SessionManager};
 pub use pipe::{BytesPipe, DEFAULT_CHUNK};
 pub use raw::{ByteUpload, Incoming, RawStream, Role, Wanted};

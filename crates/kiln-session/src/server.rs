@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
+use kiln_proto::containerd::method;
 use kiln_proto::control::BytesMessage;
 use kiln_proto::control::control_client::ControlClient;
 use kiln_proto::filesync::auth_server::{Auth, AuthServer};
@@ -19,6 +20,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::files::{FileSend, FileSendServer, FileSync, FileSyncServer};
+use crate::layout::{LayoutServer, Layouts};
 use crate::raw::{FILE_SEND, FILE_SYNC, FORWARD_AGENT, PULL};
 use crate::{BytesPipe, HealthPolicy, SessionError, SessionHeaders, connection};
 
@@ -98,6 +100,11 @@ impl Server {
     /// Forwards ssh agents.
     pub fn ssh(self, handler: impl Ssh) -> Self {
         self.with(SshServer::new(handler), &["/moby.sshforward.v1.SSH/CheckAgent", FORWARD_AGENT])
+    }
+
+    /// Lends or fills image layouts.
+    pub fn layouts(self, layouts: Layouts) -> Self {
+        self.with(LayoutServer(Arc::new(layouts)), &[method::INFO, method::READ, method::WRITE])
     }
 
     /// Serves `http://buildkit-session/<id>`.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use kiln_digest::Digest;
 use kiln_fs::Root;
 use kiln_proto::filesync::auth_server::Auth;
 use kiln_proto::filesync::{
@@ -142,7 +143,7 @@ async fn connect(full: bool) -> (World, Session) {
     let mut server = Server::new();
     if full {
         server = server.file_sync(Arc::new(client())).file_send(Arc::new(client()));
-        server = server.secrets(client()).auth(client()).ssh(client());
+        server = server.secrets(client()).auth(client()).ssh(client()).layouts(layouts(dir.path()));
     }
     let headers = server.headers("id1", "key");
     let (a, b) = tokio::io::duplex(64 << 10);
@@ -154,6 +155,13 @@ async fn connect(full: bool) -> (World, Session) {
     });
     let session = manager.get("prefix:id1", Lookup::Wait).await.unwrap();
     (World { manager, client, daemon, dir }, session)
+}
+
+/// A layout that is lent and one to be filled, in the same directory.
+fn layouts(dir: &std::path::Path) -> Layouts {
+    let open = || Root::open(dir).unwrap();
+    let stores = [("oci:a", LayoutDir::lend(open())), ("export", LayoutDir::fill(open()))];
+    stores.map(|(id, dir)| (id.to_string(), dir)).into()
 }
 
 fn mirror() -> ReceiveOptions {
@@ -322,4 +330,50 @@ async fn a_dropped_transfer_stops_the_client() {
     let _ = tokio::time::timeout(std::time::Duration::from_millis(20), transfer).await;
     // The connection is still good for other calls.
     assert_eq!(s.get_secret("a").await.unwrap(), b"s3cret");
+}
+
+#[tokio::test]
+async fn blobs_travel_to_a_layout_and_back() {
+    let (world, s) = connect(true).await;
+    let data: Vec<u8> = (0..2_500_000u32).map(|i| (i % 251) as u8).collect();
+    let digest = Digest::sha256(&data);
+    let (export, lent) = (s.content("export"), s.content("oci:a"));
+    assert!(lent.size(&digest).await.unwrap_err().is_missing());
+    export.write(&digest, data.len() as u64, &data[..]).await.unwrap();
+    // A blob that is there already is not sent again.
+    export.write(&digest, data.len() as u64, tokio::io::empty()).await.unwrap();
+    let blob = lent.open(&digest).await.unwrap();
+    assert_eq!(blob.size, data.len() as u64);
+    let pieces: Vec<Bytes> = futures::TryStreamExt::try_collect(blob.data).await.unwrap();
+    assert_eq!(pieces.concat(), data);
+    let names: Vec<_> = std::fs::read_dir(world.dir.path().join("blobs/sha256")).unwrap().collect();
+    assert_eq!(names.len(), 1);
+    let empty = Digest::sha256(b"");
+    export.write(&empty, 0, tokio::io::empty()).await.unwrap();
+    assert_eq!(lent.size(&empty).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_layout_takes_only_what_it_may() {
+    let (world, s) = connect(true).await;
+    let digest = Digest::sha256(b"right");
+    let wrong = s.content("export").write(&digest, 5, &b"wrong"[..]).await.unwrap_err().to_string();
+    assert!(wrong.contains("unexpected commit digest"), "{wrong}");
+    let short = s.content("export").write(&digest, 9, &b"right"[..]).await.unwrap_err().to_string();
+    assert!(short.contains("unexpected commit size 5, expected 9"), "{short}");
+    let lent = s.content("oci:a").write(&digest, 5, &b"right"[..]).await.unwrap_err().to_string();
+    assert!(lent.contains("only lent"), "{lent}");
+    let other = s.content("oci:b").size(&digest).await.unwrap_err().to_string();
+    assert!(other.contains("unknown store oci:b"), "{other}");
+    let left = std::fs::read_dir(world.dir.path().join("blobs/sha256")).unwrap().count();
+    assert_eq!(left, 0, "no partial blob stays");
+    let (_world, bare) = connect(false).await;
+    assert!(bare.content("export").size(&digest).await.unwrap_err().to_string().contains("not supported"));
+}
+
+#[tokio::test]
+async fn a_client_without_exporters_asks_for_none() {
+    let (_world, s) = connect(true).await;
+    assert_eq!(s.find_exporters(&Default::default(), vec!["r".into()]).await.unwrap(), []);
+    s.finalize_export(&Default::default()).await.unwrap();
 }

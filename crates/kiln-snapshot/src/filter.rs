@@ -44,7 +44,14 @@ impl Filter {
     /// Whether a record matches. Fields: `id`, `parents` (joined by `;`), `description`, `inuse`, `mutable`, `immutable`,
     /// `type`, `shared`, `private`; an unknown field is absent.
     pub fn matches(&self, record: &UsageRecord) -> bool {
-        self.0.is_empty() || self.0.iter().any(|all| all.iter().all(|selector| selector.matches(record)))
+        self.matches_fields(|name| field(record, name))
+    }
+
+    /// Whether something that has other fields matches. `field` gives the value of a field (its path joined by dots),
+    /// `None` when it is absent.
+    pub fn matches_fields(&self, field: impl Fn(&str) -> Option<String>) -> bool {
+        let matches = |selector: &Selector| selector.matches(field(&selector.field));
+        self.0.is_empty() || self.0.iter().any(|all| all.iter().all(matches))
     }
 
     /// Whether every record matches.
@@ -54,23 +61,20 @@ impl Filter {
 }
 
 impl Selector {
-    fn matches(&self, record: &UsageRecord) -> bool {
-        let (value, present) = field(record, &self.field);
+    fn matches(&self, value: Option<String>) -> bool {
         match &self.test {
-            Test::Present => present,
-            Test::Equal(want) => present && value == *want,
-            Test::NotEqual(want) => value != *want,
-            Test::Matches(regex) => present && regex.is_match(&value),
+            Test::Present => value.is_some(),
+            Test::Equal(want) => value.as_ref() == Some(want),
+            // What is absent is compared as an empty text, as containerd does.
+            Test::NotEqual(want) => value.unwrap_or_default() != *want,
+            Test::Matches(regex) => regex.is_match(&value.unwrap_or_default()),
         }
     }
 }
 
-fn field(record: &UsageRecord, name: &str) -> (String, bool) {
-    let flag = |on: bool| (String::new(), on);
-    let text = |text: String| {
-        let present = !text.is_empty();
-        (text, present)
-    };
+fn field(record: &UsageRecord, name: &str) -> Option<String> {
+    let flag = |on: bool| on.then(String::new);
+    let text = |text: String| Some(text).filter(|text| !text.is_empty());
     match name {
         "id" => text(record.id.to_string()),
         "parents" => text(record.parents.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(";")),
@@ -81,7 +85,7 @@ fn field(record: &UsageRecord, name: &str) -> (String, bool) {
         "immutable" => flag(!record.mutable),
         "shared" => flag(record.shared),
         "private" => flag(!record.shared),
-        _ => flag(false),
+        _ => None,
     }
 }
 

@@ -5,8 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use kiln_digest::Digest;
 use kiln_registry::{Access, Observer, RegistryError};
 use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::Memo;
+use crate::layout::{ByteStream, Layout};
 
 /// A stream of bytes that is read.
 pub type ByteReader = Box<dyn AsyncRead + Send + Unpin>;
@@ -35,6 +39,12 @@ pub trait Client: Send + Sync {
 
     /// What a client serves at `http://<host><path>`, such as a context from standard input.
     async fn upload(&self, host: &str, path: &str) -> Result<ByteReader, ClientError>;
+
+    /// Begins to read a blob of a layout that a client lends.
+    async fn layout_blob(&self, layout: &Layout, digest: &Digest) -> Result<ByteStream, ClientError> {
+        let Layout { store, .. } = layout;
+        Err(ClientError(format!("no client lends layout {store}, so {digest} cannot be read")))
+    }
 }
 
 /// A client that has nothing.
@@ -122,12 +132,14 @@ pub struct SourceContext {
     pub client: Arc<dyn Client>,
     /// Who sees progress.
     pub progress: Arc<dyn Progress>,
+    /// What the waiting builds know already.
+    pub memos: Vec<Arc<Memo>>,
 }
 
 impl SourceContext {
     /// Nobody asks and nobody watches.
     pub fn anonymous() -> Self {
-        Self { access: Access::anonymous(), client: Arc::new(NoClient), progress: Arc::new(NoProgress) }
+        Self { access: Access::anonymous(), client: Arc::new(NoClient), progress: Arc::new(NoProgress), memos: Vec::new() }
     }
 
     /// Starts a line of progress that ends when the returned value is dropped.

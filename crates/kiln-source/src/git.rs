@@ -5,6 +5,7 @@
 //! credentials go through the environment, never through arguments, files or messages.
 
 mod auth;
+mod bundle;
 mod checkout;
 mod command;
 mod fetch;
@@ -21,14 +22,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kiln_digest::Digest;
 use kiln_llb::cachekey::{GitKey, git_key};
-use kiln_registry::Proxies;
+use kiln_registry::{Proxies, Registry};
 use kiln_snapshot::{Snapshot, Snapshots};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 pub use self::id::{GitId, Mtime};
-use self::resolve::Resolved;
+use self::bundle::Staged;
+pub(crate) use self::resolve::Resolved;
 use crate::locks::Locks;
-use crate::{Result, SourceContext, SourceInstance, SourceKeys};
+use crate::{GitObjects, Result, SourceContext, SourceFacts, SourceInstance, SourceKeys};
 
 /// Changes a command just before it is started.
 pub type PrepareCommand = Arc<dyn Fn(&mut std::process::Command) + Send + Sync>;
@@ -70,31 +72,54 @@ impl fmt::Debug for GitConfig {
 #[derive(Debug)]
 pub struct GitSource {
     config: GitConfig,
+    registry: Registry,
     snapshots: Snapshots,
     scratch: PathBuf,
     locks: Locks,
 }
 
 impl GitSource {
-    /// Runs nothing yet. `scratch` is a directory for short-lived files.
-    pub fn new(config: GitConfig, snapshots: Snapshots, scratch: PathBuf) -> Self {
-        Self { config, snapshots, scratch, locks: Locks::default() }
+    /// Runs nothing yet. `registry` is where bundles may be; `scratch` is a directory for short-lived files.
+    pub fn new(config: GitConfig, registry: Registry, snapshots: Snapshots, scratch: PathBuf) -> Self {
+        Self { config, registry, snapshots, scratch, locks: Locks::default() }
     }
 
     pub(crate) fn allow_file(&self) -> bool {
         self.config.allow_file
     }
 
+    /// What the bundle of `id` holds, if it has one.
+    async fn staged(
+        &self,
+        id: &GitId,
+        staged: &OnceCell<Arc<Staged>>,
+        cx: &SourceContext,
+    ) -> Result<Option<Arc<Staged>>> {
+        let Some(locator) = &id.bundle else { return Ok(None) };
+        staged.get_or_try_init(|| self.stage(id, locator, cx)).await.cloned().map(Some)
+    }
+
     /// The checkout of a resolved reference; an earlier one if it is still there.
-    async fn snapshot(&self, id: &GitId, resolved: &Resolved, cx: &SourceContext) -> Result<Snapshot> {
-        // Two remotes may have the same commit, and the kept `.git` names the remote.
-        let of = if id.keeps_git_dir() { id.remote.as_str() } else { "" };
+    async fn snapshot(
+        &self,
+        id: &GitId,
+        resolved: &Resolved,
+        staged: &OnceCell<Arc<Staged>>,
+        cx: &SourceContext,
+    ) -> Result<Snapshot> {
+        // Two remotes may have the same commit, and the kept `.git` names the remote; a bundle names the reference.
+        let of = match () {
+            () if id.keeps_git_dir() => id.remote.as_str(),
+            () if id.checkout_bundle => resolved.reference.as_str(),
+            () => "",
+        };
         let key = format!("git-snapshot:{}", Digest::sha256(format!("{}\0{of}", id.key(resolved))).hex());
         let _one = self.locks.lock(&key).await;
         if let Some(found) = self.snapshots.find_by_key(&key).pop() {
             return Ok(found);
         }
-        let repository = self.fetch(id, resolved, cx).await?;
+        let staged = self.staged(id, staged, cx).await?;
+        let repository = self.fetch(id, resolved, staged, cx).await?;
         self.checkout(id, resolved, &repository, &key, cx).await
     }
 }
@@ -108,7 +133,7 @@ impl GitId {
             subdir: &self.subdir,
             skip_submodules: self.skip_submodules,
             commit_mtime: self.mtime == Mtime::Commit,
-            bundle: false,
+            bundle: self.checkout_bundle,
         })
     }
 
@@ -124,12 +149,14 @@ pub struct GitInstance {
     source: Arc<GitSource>,
     id: GitId,
     resolved: Mutex<Option<Resolved>>,
+    /// The bundle, brought in at most once.
+    staged: OnceCell<Arc<Staged>>,
 }
 
 impl GitInstance {
     /// Nothing is asked yet.
     pub fn new(source: Arc<GitSource>, id: GitId) -> Self {
-        Self { source, id, resolved: Mutex::new(None) }
+        Self { source, id, resolved: Mutex::new(None), staged: OnceCell::new() }
     }
 
     async fn resolved(&self, cx: &SourceContext) -> Result<Resolved> {
@@ -137,7 +164,11 @@ impl GitInstance {
         if let Some(resolved) = slot.as_ref() {
             return Ok(resolved.clone());
         }
-        let resolved = self.source.resolve(&self.id, cx).await?;
+        let staged = match self.source.given(&self.id) {
+            Some(_) => None,
+            None => self.source.staged(&self.id, &self.staged, cx).await?,
+        };
+        let resolved = self.source.resolve(&self.id, staged, cx).await?;
         *slot = Some(resolved.clone());
         Ok(resolved)
     }
@@ -152,7 +183,19 @@ impl SourceInstance for GitInstance {
 
     async fn snapshot(&self, cx: &SourceContext) -> Result<Option<Snapshot>> {
         let resolved = self.resolved(cx).await?;
-        self.source.snapshot(&self.id, &resolved, cx).await.map(Some)
+        self.source.snapshot(&self.id, &resolved, &self.staged, cx).await.map(Some)
+    }
+
+    async fn git_objects(&self, cx: &SourceContext) -> Result<GitObjects> {
+        let resolved = self.resolved(cx).await?;
+        let staged = self.source.staged(&self.id, &self.staged, cx).await?;
+        let repository = self.source.fetch(&self.id, &resolved, staged, cx).await?;
+        repository.objects(&resolved).await
+    }
+
+    async fn facts(&self, cx: &SourceContext) -> Result<SourceFacts> {
+        let Resolved { reference, sha, commit } = self.resolved(cx).await?;
+        Ok(SourceFacts::Git { reference, sha, commit })
     }
 }
 

@@ -3,6 +3,7 @@
 mod date;
 mod fetch;
 mod filename;
+mod gunzip;
 mod id;
 mod save;
 mod store;
@@ -10,15 +11,21 @@ mod store;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kiln_digest::Digest;
+use kiln_digest::{Checksum, Digest};
 use kiln_llb::cachekey::{HttpKey, http_key};
 use kiln_registry::{Registry, Timeouts};
 use kiln_snapshot::{Snapshot, SnapshotId, Snapshots};
 use tokio::sync::Mutex;
 
 pub use self::id::HttpId;
+pub(crate) use self::filename::safe as safe_name;
+pub(crate) use self::id::parse_int;
+pub(crate) use self::save::{FileSpec, Save};
 use crate::locks::Locks;
-use crate::{Result, SourceContext, SourceError, SourceInstance, SourceKeys};
+use crate::{Result, SourceContext, SourceError, SourceFacts, SourceInstance, SourceKeys};
+
+/// Longest suffix of a checksum that is asked for, in bytes.
+const MAX_SUFFIX: usize = 4 << 10;
 
 /// Downloads of one daemon.
 pub struct HttpSource {
@@ -30,7 +37,7 @@ pub struct HttpSource {
 
 /// What an address stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Resolved {
+pub(crate) struct Resolved {
     digest: Digest,
     filename: String,
     /// In the HTTP date format.
@@ -104,6 +111,41 @@ impl SourceInstance for HttpInstance {
         };
         *slot = Some((resolved, Some(snapshot.clone())));
         Ok(Some(snapshot))
+    }
+
+    async fn checksum(&self, cx: &SourceContext, algorithm: Checksum, suffix: &[u8]) -> Result<String> {
+        if suffix.len() > MAX_SUFFIX {
+            let message = format!("http checksum request suffix exceeds max size {MAX_SUFFIX}");
+            return Err(SourceError::Http { url: self.id.display(), message });
+        }
+        let snapshot = self.snapshot(cx).await?;
+        let name = self.resolved.lock().await.as_ref().map(|(resolved, _)| resolved.filename.clone());
+        let missing = || SourceError::Http { url: self.id.display(), message: "not resolved".to_string() };
+        let (Some(snapshot), Some(name)) = (snapshot, name) else { return Err(missing()) };
+        let (snapshots, suffix) = (self.source.snapshots.clone(), suffix.to_vec());
+        crate::blocking::blocking(move || {
+            let mounted = snapshots.mount_view(&snapshot)?;
+            let file = mounted.root().open_file(&name)?;
+            let sum = algorithm.of(std::io::Read::chain(file, suffix.as_slice()));
+            sum.map_err(SourceError::io(format!("read {name}")))
+        })
+        .await
+    }
+
+    async fn facts(&self, cx: &SourceContext) -> Result<SourceFacts> {
+        self.keys(cx).await?;
+        Ok(match self.resolved.lock().await.as_ref() {
+            Some((resolved, _)) => SourceFacts::Http {
+                digest: resolved.digest,
+                filename: resolved.filename.clone(),
+                last_modified: resolved
+                    .last_modified
+                    .as_deref()
+                    .and_then(date::parse)
+                    .map(|t| t.as_second()),
+            },
+            None => SourceFacts::None,
+        })
     }
 }
 

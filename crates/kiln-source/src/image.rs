@@ -7,6 +7,7 @@ mod records;
 mod resolve;
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use kiln_content::ContentStore;
@@ -17,8 +18,9 @@ use kiln_registry::Registry;
 use kiln_snapshot::{LayerDesc, NewRef, Snapshot, Snapshots};
 use tokio::sync::Mutex;
 
-pub use self::id::{ImageId, ResolveMode};
+pub use self::id::{ImageId, Origin, ResolveMode};
 pub use self::layers::{LayerStatuses, RegistryLayers};
+use crate::layout::LayoutLayers;
 use crate::{Result, SourceContext, SourceError, SourceInstance, SourceKeys};
 
 /// Images of one daemon.
@@ -58,6 +60,14 @@ impl ImageSource {
         Ok(Self { registry, content, snapshots })
     }
 
+    /// Forgets the manifests and configs of images that were not asked for in the last `keep`.
+    pub fn forget(&self, keep: Duration) -> Result<()> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let before = now.saturating_sub(keep).as_millis();
+        // Rounded up, so that without `keep` nothing stays.
+        records::forget_before(self.content.db(), i64::try_from(before).unwrap_or(i64::MAX).saturating_add(1))
+    }
+
     /// The snapshot of an image's layers, lazy; `None` for an image without layers.
     pub fn snapshot(&self, id: &ImageId, image: &ResolvedImage) -> Result<Option<Snapshot>> {
         let layers = self.layers(id, image)?;
@@ -79,7 +89,7 @@ impl ImageSource {
         }
         let layers = image.layers.iter().zip(diff_ids);
         let mut layers: Vec<_> =
-            layers.map(|(d, diff_id)| LayerDesc { descriptor: sourced(d, &id.reference), diff_id }).collect();
+            layers.map(|(d, diff_id)| LayerDesc { descriptor: sourced(d, id), diff_id }).collect();
         if let Some(limit) = id.layer_limit {
             layers.truncate(limit as usize);
         }
@@ -89,15 +99,20 @@ impl ImageSource {
 
 /// The layer's descriptor with the repository it can be fetched from. What the manifest says about that is dropped:
 /// it must not send us to other hosts.
-fn sourced(layer: &Descriptor, reference: &Reference) -> Descriptor {
+fn sourced(layer: &Descriptor, id: &ImageId) -> Descriptor {
     let mut out = layer.clone();
     out.annotations.retain(|key, _| {
         !key.starts_with(annotation::DISTRIBUTION_SOURCE) && key != annotation::UNCOMPRESSED
     });
     out.urls.clear();
     out.data = None;
-    let key = format!("{}{}", annotation::DISTRIBUTION_SOURCE, reference.domain());
-    out.with_annotation(&key, reference.path())
+    match id.origin {
+        Origin::Registry => {
+            let key = format!("{}{}", annotation::DISTRIBUTION_SOURCE, id.reference.domain());
+            out.with_annotation(&key, id.reference.path())
+        }
+        Origin::Layout(_) => out,
+    }
 }
 
 /// The two keys of an image (spec llb-and-solver.md section 4).
@@ -176,7 +191,15 @@ impl SourceInstance for ImageInstance {
     async fn snapshot(&self, cx: &SourceContext) -> Result<Option<Snapshot>> {
         let image = self.resolved(cx).await?;
         let (source, id) = (self.source.clone(), self.id.clone());
-        crate::blocking::blocking(move || source.snapshot(&id, &image)).await
+        let snapshot = crate::blocking::blocking(move || source.snapshot(&id, &image)).await?;
+        if let (Some(snapshot), Origin::Layout(layout)) = (&snapshot, &self.id.origin) {
+            // Later the client is gone, so its layers do not wait until somebody needs them.
+            let (client, content) = (cx.client.clone(), self.source.content.clone());
+            let provider = LayoutLayers { layout: layout.clone(), client, content };
+            let lines = LayerStatuses::new(cx.progress.clone());
+            self.source.snapshots.fetch(snapshot, &provider, &lines).await?;
+        }
+        Ok(snapshot)
     }
 }
 
@@ -235,7 +258,8 @@ mod tests {
         let mut d = Descriptor::of("t", b"x");
         d.annotations.insert(format!("{}evil.io", annotation::DISTRIBUTION_SOURCE), "x".into());
         d.urls = vec!["http://169.254.169.254/".into()];
-        let out = sourced(&d, &Reference::parse_normalized("ghcr.io/a/b").unwrap());
+        let reference = Reference::parse_normalized("ghcr.io/a/b").unwrap();
+        let out = sourced(&d, &ImageId::new(reference, Platform::host()));
         assert!(out.urls.is_empty());
         let keys: Vec<_> = out.annotations.iter().map(|(k, v)| format!("{k}={v}")).collect();
         assert_eq!(keys, ["containerd.io/distribution.source.ghcr.io=a/b"]);

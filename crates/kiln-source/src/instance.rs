@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kiln_content::ContentStore;
-use kiln_digest::Digest;
+use kiln_digest::{Checksum, Digest};
 use kiln_llb::cachekey::source_digest;
 use kiln_oci::Platform;
 use kiln_registry::Registry;
@@ -14,7 +14,7 @@ use kiln_snapshot::{Snapshot, Snapshots};
 use crate::git::{GitConfig, GitId, GitSource};
 use crate::http::{HttpId, HttpSource};
 use crate::image::{ImageId, ImageSource};
-use crate::{Result, SourceContext, SourceError, redact_url};
+use crate::{BlobId, BlobInstance, Result, SourceContext, SourceError, redact_url};
 
 /// What identifies the content of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,55 @@ pub trait SourceInstance: Send + Sync {
     /// The content; images come lazily (`Snapshots::ensure` with [`crate::image::RegistryLayers`]). `None` is the
     /// empty filesystem.
     async fn snapshot(&self, cx: &SourceContext) -> Result<Option<Snapshot>>;
+
+    /// What is known of the content without having it.
+    async fn facts(&self, _cx: &SourceContext) -> Result<SourceFacts> {
+        Ok(SourceFacts::None)
+    }
+
+    /// The objects of a git reference.
+    async fn git_objects(&self, _cx: &SourceContext) -> Result<GitObjects> {
+        Err(SourceError::Unsupported("git objects of a source that is no git repository".to_string()))
+    }
+
+    /// A checksum over a downloaded file with `suffix` behind it, as `<algorithm>:<hex>`.
+    async fn checksum(&self, _cx: &SourceContext, _algorithm: Checksum, _suffix: &[u8]) -> Result<String> {
+        Err(SourceError::Unsupported("the checksum of a source that is no download".to_string()))
+    }
+}
+
+/// The objects that a git reference leads to, as git stores them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitObjects {
+    /// The commit.
+    pub commit: Vec<u8>,
+    /// The annotated tag that leads to it.
+    pub tag: Option<Vec<u8>>,
+}
+
+/// What can be said of a source's content without having it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceFacts {
+    /// Nothing here; images are asked through [`crate::image::ImageSource`].
+    None,
+    /// A commit.
+    Git {
+        /// Full name of the reference.
+        reference: String,
+        /// The commit, or the tag object, in hex.
+        sha: String,
+        /// The commit that a tag object leads to.
+        commit: Option<String>,
+    },
+    /// A download.
+    Http {
+        /// Of the content.
+        digest: Digest,
+        /// The name it will have.
+        filename: String,
+        /// `Last-Modified`, in seconds since 1970.
+        last_modified: Option<i64>,
+    },
 }
 
 /// What sources work on.
@@ -62,6 +111,8 @@ pub struct Sources {
     images: Arc<ImageSource>,
     http: Arc<HttpSource>,
     git: Arc<GitSource>,
+    registry: Registry,
+    snapshots: Snapshots,
 }
 
 impl Sources {
@@ -71,7 +122,14 @@ impl Sources {
         Ok(Self {
             images: Arc::new(ImageSource::new(config.registry.clone(), content, config.snapshots.clone())?),
             http: Arc::new(HttpSource::new(&config.registry, config.snapshots.clone())?),
-            git: Arc::new(GitSource::new(config.git, config.snapshots, config.scratch)),
+            git: Arc::new(GitSource::new(
+                config.git,
+                config.registry.clone(),
+                config.snapshots.clone(),
+                config.scratch,
+            )),
+            registry: config.registry,
+            snapshots: config.snapshots,
         })
     }
 
@@ -104,8 +162,13 @@ impl Sources {
                 let id = GitId::parse(rest, &op.attrs, self.git.allow_file())?;
                 Ok(Box::new(crate::git::GitInstance::new(self.git.clone(), id)))
             }
-            "oci-layout" | "docker-image+blob" | "oci-layout+blob" => {
-                Err(SourceError::Unsupported(format!("source scheme {scheme}")))
+            "oci-layout" => {
+                let id = ImageId::parse_layout(rest, &op.attrs, platform)?;
+                Ok(Box::new(crate::image::ImageInstance::new(self.images.clone(), id)))
+            }
+            crate::blob::REGISTRY_SCHEME | crate::blob::LAYOUT_SCHEME => {
+                let id = BlobId::parse(scheme, rest, &op.attrs)?;
+                Ok(Box::new(BlobInstance::new(self.registry.clone(), self.snapshots.clone(), id)))
             }
             "local" => Err(invalid("local sources are served by the session")),
             _ => Err(invalid("unknown scheme")),

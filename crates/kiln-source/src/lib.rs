@@ -4,6 +4,7 @@
 //! if they were not enough, the snapshot. What a source needs from the client that asked (secrets, registry
 //! credentials, an ssh agent) comes with each call in a [`SourceContext`]; nothing is kept between builds but content.
 
+mod blob;
 mod blocking;
 mod context;
 mod error;
@@ -11,8 +12,10 @@ pub mod git;
 pub mod http;
 pub mod image;
 mod instance;
+mod layout;
 pub mod local;
 mod locks;
+mod memo;
 mod redact;
 
 pub use context::{
@@ -20,7 +23,10 @@ pub use context::{
     SourceContext, Status,
 };
 pub use error::SourceError;
-pub use instance::{SourceInstance, SourceKeys, Sources, SourcesConfig};
+pub use blob::{BlobId, BlobInstance, Locator};
+pub use instance::{GitObjects, SourceFacts, SourceInstance, SourceKeys, Sources, SourcesConfig};
+pub use layout::{ByteStream, Layout};
+pub use memo::Memo;
 pub use redact::redact_url;
 
 /// What calls return.

@@ -430,3 +430,120 @@ async fn a_killed_fetch_leaves_a_usable_repository() {
     assert_eq!(view.root().read("/file", 9).unwrap(), b"two");
     assert_eq!(std::fs::read_dir(rooms.dir.path().join("scratch")).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn bundles_go_out_and_come_in() {
+    for format in ["sha1", "sha256"] {
+        let repo = Repo::new(format);
+        let first = repo.sha("HEAD");
+        repo.git(&["tag", "-a", "-m", "t", "v1"]);
+        let second = repo.commit("file", "two");
+        let (rooms, cx, url) = (rooms(), SourceContext::anonymous(), repo.url());
+        let out = |fragment: &str| {
+            let attrs = repo.attrs(&url, &[("git.checkoutbundle", "true")]);
+            rooms.open(&format!("git://h/r{fragment}"), &attrs).unwrap()
+        };
+        let plain = rooms.open("git://h/r", &repo.attrs(&url, &[])).unwrap().keys(&cx).await.unwrap();
+        let source = out("#main");
+        assert_eq!(source.keys(&cx).await.unwrap().keys, [format!("{}(bundle)", plain.keys[0])]);
+        for (fragment, tip, want) in [
+            ("#main", "refs/heads/main", second.as_str()),
+            ("#v1", "refs/tags/v1", &repo.sha("v1")),
+            (&format!("#{first}"), "refs/heads/main", &first),
+        ] {
+            let snapshot = out(fragment).snapshot(&cx).await.unwrap().unwrap();
+            let view = rooms.view(&snapshot);
+            assert_eq!(names(view.root(), "/"), ["bundle"], "{fragment}");
+            let bundle = view.root().read("/bundle", 1 << 20).unwrap();
+            std::fs::write(repo.path().join("../bundle-test"), &bundle).unwrap();
+            let heads = repo.git(&["ls-remote", "../bundle-test"]);
+            std::fs::remove_file(repo.path().join("../bundle-test")).unwrap();
+            assert_eq!(heads.lines().next().unwrap(), format!("{want}\t{tip}"), "{fragment}");
+        }
+        // In again, at a remote that does not answer: all comes from the bundle, with its history.
+        let snapshot = out("#main").snapshot(&cx).await.unwrap().unwrap();
+        let bundle = rooms.view(&snapshot).root().read("/bundle", 1 << 20).unwrap();
+        let digest = kiln_digest::Digest::sha256(&bundle);
+        let client = || TestClient { blobs: [(digest, bundle.clone())].into(), ..TestClient::default() };
+        let locator = format!("oci-layout+blob://s@{digest}");
+        let other = closed_rooms();
+        for (reference, checksum, text) in
+            [("main", &second, "two"), ("", &second, "two"), (first.as_str(), &first, "one")]
+        {
+            let attrs = [
+                ("git.fullurl", "https://no.invalid/r"),
+                ("git.bundle", locator.as_str()),
+                ("git.checksum", checksum.as_str()),
+            ];
+            let source = other.open(&format!("git://h/r#{reference}"), &attrs).unwrap();
+            let (cx, _) = context(client());
+            let snapshot = source.snapshot(&cx).await.unwrap().unwrap();
+            assert_eq!(other.view(&snapshot).root().read("/file", 9).unwrap(), text.as_bytes());
+        }
+    }
+}
+
+/// Without `file://` remotes, as for remote clients.
+fn closed_rooms() -> Rooms {
+    rooms_with(false)
+}
+
+#[tokio::test]
+async fn bundles_that_are_wrong() {
+    let repo = Repo::new("sha1");
+    let sha = repo.sha("HEAD");
+    let rooms = rooms_with(false);
+    let open = |locator: &str, more: &[(&str, &str)]| {
+        let mut attrs = vec![("git.fullurl", "https://no.invalid/r"), ("git.bundle", locator)];
+        attrs.extend(more);
+        rooms.open("git://h/r#main", &attrs)
+    };
+    let data = b"no bundle".to_vec();
+    let digest = kiln_digest::Digest::sha256(&data);
+    let locator = format!("oci-layout+blob://s@{digest}");
+    let parse = |locator: &str| open(locator, &[("git.checksum", &sha)]).err().unwrap().to_string();
+    assert!(parse("s@sha256:00").contains("missing scheme"));
+    assert!(parse("https://h/b").contains("failed to parse git.bundle locator"));
+    assert!(open(&locator, &[]).err().unwrap().to_string().contains("requires git.checksum"));
+    for pair in [("git.keepgitdir", "true")] {
+        let error = open(&locator, &[("git.checksum", &sha), ("git.checkoutbundle", "true"), pair]);
+        assert!(error.err().unwrap().to_string().contains("incompatible"));
+    }
+    let source = open(&locator, &[("git.checksum", &sha)]).unwrap();
+    let (cx, _) = context(TestClient { blobs: [(digest, data)].into(), ..TestClient::default() });
+    assert!(source.keys(&cx).await.unwrap_err().to_string().contains("inspect bundle"));
+    let (cx, _) = context(TestClient { blobs: [(digest, b"lie".to_vec())].into(), ..TestClient::default() });
+    assert!(source.keys(&cx).await.unwrap_err().to_string().contains("digest mismatch"));
+    // The commit that was asked for is not in it.
+    repo.git(&["bundle", "create", "-q", "../wrong-bundle", "main"]);
+    let data = std::fs::read(repo.path().join("../wrong-bundle")).unwrap();
+    std::fs::remove_file(repo.path().join("../wrong-bundle")).unwrap();
+    let digest = kiln_digest::Digest::sha256(&data);
+    let source = open(&format!("oci-layout+blob://s@{digest}"), &[("git.checksum", &"a".repeat(40))]).unwrap();
+    let (cx, _) = context(TestClient { blobs: [(digest, data)].into(), ..TestClient::default() });
+    assert!(source.keys(&cx).await.unwrap_err().to_string().contains("not found in bundle"));
+}
+
+#[tokio::test]
+async fn what_a_build_has_learnt_stays_true_for_it() {
+    let repo = Repo::new("sha1");
+    repo.git(&["tag", "-a", "-m", "t", "v1"]);
+    let (tag, first, url) = (repo.sha("v1"), repo.sha("HEAD"), repo.url());
+    let rooms = rooms();
+    let build = || {
+        let memos = vec![std::sync::Arc::new(kiln_source::Memo::default())];
+        SourceContext { memos, ..SourceContext::anonymous() }
+    };
+    let open = || rooms.open("git://h/r#v1", &repo.attrs(&url, &[])).unwrap();
+    let cx = build();
+    let objects = open().git_objects(&cx).await.unwrap();
+    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+    assert!(text(&objects.commit).starts_with("tree "), "{}", text(&objects.commit));
+    assert!(text(&objects.tag.unwrap()).starts_with(&format!("object {first}\n")));
+    let second = repo.commit("file", "two");
+    repo.git(&["tag", "-f", "v1"]);
+    assert_eq!(open().keys(&cx).await.unwrap().pin, tag);
+    assert_eq!(open().keys(&build()).await.unwrap().pin, second);
+    let plain = open().git_objects(&build()).await.unwrap();
+    assert_eq!(plain.tag, None);
+}

@@ -218,7 +218,8 @@ async fn mismatched_layers_are_refused() {
 async fn other_schemes() {
     let rooms = rooms();
     for (id, text) in [
-        ("oci-layout://a@sha256:00", "source scheme oci-layout is not supported"),
+        ("oci-layout://a@sha256:00", "invalid reference format"),
+        ("oci-layout+blob://a", "named by its digest"),
         ("what://x", "unknown scheme"),
         ("nothing", "no scheme"),
         ("https://u:canary@h:bad/", "invalid source"),
@@ -226,4 +227,105 @@ async fn other_schemes() {
         let error = rooms.open(id, &[]).err().unwrap().to_string();
         assert!(error.contains(text) && !error.contains("canary"), "{error}");
     }
+}
+
+/// A client that lends an image with these layers; the image's root.
+fn lent(layers: &[Vec<u8>]) -> (TestClient, Descriptor) {
+    let content = Content::default();
+    let amd = content.image("r", "linux/amd64", layers);
+    let root = content.index("r", "t", vec![amd]);
+    let blobs = content.0.lock().unwrap().values().map(|(_, b)| (Digest::sha256(b), b.clone())).collect();
+    (TestClient { blobs, ..TestClient::default() }, root)
+}
+
+#[tokio::test]
+async fn a_layout_of_the_client() {
+    let layers = vec![layer("a"), layer("b")];
+    let (client, root) = lent(&layers);
+    let (rooms, (cx, _)) = (rooms(), context(client));
+    let name = format!("oci-layout://not/real@{}", root.digest);
+    let source = rooms.open(&name, &[("oci.store", "s"), ("oci.session", "x")]).unwrap();
+    let keys = source.keys(&cx).await.unwrap();
+    assert_eq!(keys.pin, root.digest.to_string());
+    let snapshot = source.snapshot(&cx).await.unwrap().unwrap();
+    // The client may go now.
+    let (provider, seen) = (rooms.registry.clone(), Arc::new(Seen::default()));
+    let provider = RegistryLayers::new(provider, rooms.snapshots.content().clone(), Access::anonymous());
+    rooms.snapshots.ensure(&snapshot, &provider, &LayerStatuses::new(seen)).await.unwrap();
+    assert_eq!(rooms.view(&snapshot).root().read("/b", 9).unwrap(), b"data");
+    // By keys it is the same image as in a registry.
+    let id = ImageId::parse_layout(
+        &format!("not/real@{}", root.digest),
+        &[("oci.store".to_string(), "s".to_string())].into(),
+        &Platform::new("linux", "amd64"),
+    )
+    .unwrap();
+    assert_eq!(rooms.sources.images().resolve(&id, &cx).await.unwrap().root.digest, root.digest);
+    let other = rooms.open(&format!("oci-layout://x@{}", Digest::sha256("no")), &[("oci.store", "s")]).unwrap();
+    assert!(other.keys(&cx).await.unwrap_err().to_string().contains("unknown blob"));
+}
+
+#[tokio::test]
+async fn a_client_that_lies_about_blobs() {
+    let layers = vec![layer("a")];
+    let (honest, root) = lent(&layers);
+    for kind in ["manifest", "layer", "long layer", "short layer"] {
+        let mut client = TestClient { blobs: honest.blobs.clone(), ..TestClient::default() };
+        let victim = if kind == "manifest" { root.digest } else { Digest::sha256(&layers[0]) };
+        let blob = client.blobs.get_mut(&victim).unwrap();
+        match kind {
+            "long layer" => blob.extend([0; 512]),
+            "short layer" => blob.truncate(512),
+            _ => blob[0] ^= 1,
+        }
+        let (rooms, (cx, _)) = (rooms(), context(client));
+        let source = rooms.open(&format!("oci-layout://x@{}", root.digest), &[("oci.store", "s")]).unwrap();
+        assert!(source.snapshot(&cx).await.is_err(), "{kind}");
+        assert!(rooms.snapshots.content().info(&victim).unwrap().is_none(), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn single_blobs_become_files() {
+    let content = Content::default();
+    let blob = content.put("x/y", "blobs", "any/thing", b"payload", None);
+    let server = content.serve().await;
+    let client =
+        TestClient { blobs: [(blob.digest, b"payload".to_vec())].into(), ..TestClient::default() };
+    let (rooms, (cx, _)) = (rooms(), context(client));
+    let file = [("http.filename", "f"), ("http.perm", "0640"), ("oci.store", "s")];
+    for name in [
+        format!("docker-image+blob://{}/x/y@{}", server.host, blob.digest),
+        format!("oci-layout+blob://not/real@{}", blob.digest),
+    ] {
+        let source = rooms.open(&name, &file).unwrap();
+        assert_eq!(source.keys(&cx).await.unwrap().pin, blob.digest.to_string());
+        let snapshot = source.snapshot(&cx).await.unwrap().unwrap();
+        let view = rooms.view(&snapshot);
+        assert_eq!(view.root().read("/f", 99).unwrap(), b"payload", "{name}");
+        let meta = view.root().metadata("/f", false).unwrap();
+        assert_eq!((meta.mode, meta.mtime), (0o640, kiln_fs::FileTime::EPOCH));
+    }
+    let wrong = TestClient { blobs: [(blob.digest, b"other".to_vec())].into(), ..TestClient::default() };
+    let source = rooms.open(&format!("oci-layout+blob://not/real@{}", blob.digest), &file).unwrap();
+    let error = source.snapshot(&context(wrong).0).await.unwrap_err().to_string();
+    assert!(error.contains("digest mismatch"), "{error}");
+}
+
+/// What is in the store is given only to those who name a repository that has it.
+#[tokio::test]
+async fn a_digest_alone_proves_nothing() {
+    let content = Content::default();
+    let amd = content.image("private/a", "linux/amd64", &[layer("a")]);
+    let server = content.serve().await;
+    let (rooms, cx) = (rooms(), SourceContext::anonymous());
+    let open = |repo: &str| {
+        rooms.open(&format!("docker-image://{}/{repo}@{}", server.host, amd.digest), &[]).unwrap()
+    };
+    open("private/a").keys(&cx).await.unwrap();
+    let error = open("public/b").keys(&cx).await.unwrap_err().to_string();
+    assert!(error.contains("not found"), "{error}");
+    let asked = server.requests().len();
+    open("private/a").keys(&cx).await.unwrap();
+    assert_eq!(server.requests().len(), asked, "known, so nothing is asked");
 }

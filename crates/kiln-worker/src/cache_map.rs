@@ -1,12 +1,14 @@
 //! How operations take part in cache keys (spec llb-and-solver.md section 4).
 
-use crate::{Ref, Worker};
+use crate::failure::Written;
+use crate::{Failure, Left, Ref, Worker};
 use kiln_digest::Digest;
 use kiln_llb::cachekey::{self, ContentSelector};
 use kiln_llb::errdefs::{BuildError, Code, Detail, SolveSubject};
 use kiln_llb::{Op, Platform, Vertex};
 use kiln_snapshot::contenthash::ChecksumOpts;
 use kiln_solver::{CacheMap, Dep};
+use std::sync::Arc;
 
 /// The key of an operation that is known from its definition alone.
 pub(crate) fn of_definition(vertex: &Vertex, platform: &Platform) -> Result<CacheMap, BuildError> {
@@ -28,13 +30,17 @@ pub(crate) async fn content(
     vertex: &Vertex,
     input: usize,
     result: &Ref,
-) -> Result<Digest, BuildError> {
+) -> Result<Digest, Failure> {
     let keys = cachekey::deps(vertex).map_err(|e| BuildError::new(Code::InvalidArgument, e.to_string()))?;
     let selectors = keys.into_iter().nth(input).and_then(|k| k.content).unwrap_or_default();
     let digests = selectors.iter().map(|selector| checksum(worker, selector, result));
     match futures::future::try_join_all(digests).await {
         Ok(digests) => Ok(cachekey::content_digest(&digests)),
-        Err(error) => Err(subject(error, input)),
+        Err(error) => {
+            let written = Written { snapshots: worker.0.snapshots.clone(), ids: Vec::new() };
+            let left = Left { inputs: vec![Some(result.clone())], mounts: Vec::new(), written };
+            Err(Failure { error: subject(error, input), left: Some(Arc::new(left)) })
+        }
     }
 }
 
@@ -48,9 +54,9 @@ async fn checksum(worker: &Worker, selector: &ContentSelector, result: &Ref) -> 
     };
     worker.0.snapshots.checksum(result.snapshot(), &selector.path, &opts).await.map_err(|e| {
         let name = result.snapshot().map(|s| s.id().to_string()).unwrap_or_default();
-        let error =
-            BuildError::new(if e.is_not_found() { Code::NotFound } else { Code::Unknown }, e.to_string());
-        error.context(format!("failed to calculate checksum of ref {name}"))
+        // A missing path is an error of the build file like any other, and has no code of its own.
+        let error = BuildError::msg(e.to_string()).context(format!("failed to calculate checksum of ref {name}"));
+        error.context("failed to compute cache key")
     })
 }
 

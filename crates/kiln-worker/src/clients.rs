@@ -1,9 +1,10 @@
 //! The clients that wait for a piece of work, as one: credentials, secrets, agents, uploads.
 
 use async_trait::async_trait;
+use kiln_digest::Digest;
 use kiln_registry::{Credentials, CredentialsError, Login, Token, TokenRequest};
 use kiln_session::{Lookup, Session, SessionError, SessionManager};
-use kiln_source::{ByteReader, Client, ClientError, Duplex};
+use kiln_source::{ByteReader, ByteStream, Client, ClientError, Duplex, Layout};
 use std::sync::Arc;
 
 /// Ids of the sessions that may be asked now.
@@ -150,5 +151,20 @@ impl Client for Clients {
         };
         let pipe = self.any(ask).await.map_err(|e| ClientError(e.to_string()))?;
         Ok(Box::new(pipe))
+    }
+
+    async fn layout_blob(&self, layout: &Layout, digest: &Digest) -> Result<ByteStream, ClientError> {
+        let ask = |session: Session| async move {
+            session.content(format!("oci:{}", layout.store)).open(digest).await
+        };
+        let blob = match layout.session.as_str() {
+            "" => self.any(ask).await,
+            id => match self.sessions.get(id, Lookup::Wait).await {
+                Ok(session) => ask(session).await,
+                Err(e) => Err(e),
+            },
+        };
+        let blob = blob.map_err(|e| ClientError(e.to_string()))?;
+        Ok(ByteStream { size: Some(blob.size), data: blob.data })
     }
 }

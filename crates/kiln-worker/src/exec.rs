@@ -7,18 +7,19 @@ use crate::env::environment;
 use crate::hosts::{hosts_file, resolv_conf};
 use crate::result::Ref;
 use crate::stubs::Stubs;
-use crate::{Cx, Inner, Worker};
+use crate::{Cx, Failure, Inner, Worker};
 use kiln_fs::users;
 use kiln_llb::errdefs::{BuildError, Code, Detail};
-use kiln_llb::{ExecOp, LinuxResources, NetMode, SecurityMode, Vertex, mask_credentials};
+use kiln_llb::{ExecOp, HostIp, LinuxResources, NetMode, SecurityMode, Vertex, mask_credentials};
 use kiln_sandbox::{
     ExitStatus, MountKind, Network, ProcessSpec, Resources, SandboxError, SandboxMount, Security, Ulimit,
 };
-use mounts::Prepared;
+pub(crate) use mounts::{Plan, Prepared, Sessions};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The hostname of steps that name none.
-const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
+pub(crate) const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
 /// Largest `/etc/passwd` or `/etc/group` that is read is the limit of [`kiln_fs::users`].
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
@@ -30,22 +31,34 @@ pub(crate) async fn exec(
     vertex: &Vertex,
     op: &ExecOp,
     inputs: Vec<Ref>,
-) -> Result<Vec<Ref>, BuildError> {
+) -> Result<Vec<Ref>, Failure> {
     let inner = &worker.0;
     if let Some(device) = op.cdi_devices.iter().find(|d| !d.optional) {
         return Err(BuildError::new(
             Code::Unimplemented,
             format!("device {} requested: CDI devices are not supported", device.name),
-        ));
+        )
+        .into());
     }
-    let mut prepared = Prepared::new(worker, cx, op, &inputs).await?;
+    let command = op.meta.args.join(" ");
+    let plan = Plan {
+        mounts: &op.mounts,
+        inputs: &inputs,
+        cwd: &op.meta.cwd,
+        whose: &format!("exec {}", mask_credentials(&command)),
+        sessions: &|| inner.session_ids(cx),
+    };
+    let mut prepared = Prepared::new(worker, plan).await?;
     let names = prepared.sandbox_paths().chain([RESOLV_CONF, HOSTS]);
     let stubs = Stubs::note(prepared.root().root(), names, op.meta.remove_mount_stubs_recursive);
     let spec = spec(inner, cx, vertex, op, &mut prepared).await?;
     let ended = run(inner, cx, spec).await;
     stubs.remove(prepared.root().root());
-    check(op, ended)?;
-    prepared.commit().await
+    match check(op, ended) {
+        Ok(()) => Ok(prepared.commit().await?),
+        Err(error) if error.is_canceled() => Err(error.into()),
+        Err(error) => Err(Failure { error, left: prepared.left(worker, op, &inputs).await.map(Arc::new) }),
+    }
 }
 
 async fn spec(
@@ -59,38 +72,58 @@ async fn spec(
     let root = prepared.root().root();
     let user = users::exec_user(root, &meta.user).map_err(|e| BuildError::msg(e.to_string()))?;
     let hostname = if meta.hostname.is_empty() { DEFAULT_HOSTNAME } else { &meta.hostname };
-    let network = match op.network {
-        NetMode::None => Network::None,
-        NetMode::Default | NetMode::Host => Network::Host,
-    };
-    let extra = meta.extra_hosts.iter().map(|h| (h.host.as_str(), h.ip.as_str()));
-    let host_resolver = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-    let files = [
-        (RESOLV_CONF, resolv_conf(&host_resolver, &inner.dns, network == Network::Host)),
-        (HOSTS, hosts_file(hostname, extra)),
-    ];
-    let secrets = crate::secrets::environment(inner, cx, op).await?;
+    let network = network(op.network);
+    let secrets = crate::secrets::environment(inner, &|| inner.session_ids(cx), &op.secret_env).await?;
     let id = format!("{}-{:08x}", vertex.digest.short(), rand::random::<u32>());
     let args = meta.args.iter().map(Into::into).collect();
     let mut spec = ProcessSpec::new(id, prepared.root().tree_fd().map_err(failed)?, args);
     spec.read_only_root = prepared.read_only_root;
-    spec.mounts = files.into_iter().map(|(dest, text)| plain_file(dest, text)).collect();
+    spec.mounts = name_files(inner, hostname, network, &meta.extra_hosts).into();
     spec.mounts.append(&mut prepared.sandbox);
     spec.env = environment(meta, secrets);
     spec.cwd = PathBuf::from(&meta.cwd);
-    (spec.uid, spec.gid, spec.additional_gids) = (user.uid, user.gid, user.additional_gids);
+    (spec.uid, spec.gid, spec.additional_gids) = (user.uid, user.gid, user.groups());
     spec.hostname = hostname.to_string();
     spec.network = network;
-    spec.security = match op.security {
-        SecurityMode::Sandbox => Security::Sandbox,
-        SecurityMode::Insecure => Security::Insecure,
-    };
-    spec.ulimits =
-        meta.ulimits.iter().map(|u| Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard }).collect();
+    spec.security = security(op.security);
+    spec.ulimits = meta.ulimits.iter().map(ulimit).collect();
     spec.resources = vertex.metadata.linux_resources.as_ref().map(resources).unwrap_or_default();
     let parent = Some(meta.cgroup_parent.clone()).filter(|p| !p.is_empty());
     spec.cgroup_parent = parent.or_else(|| inner.cgroup_parent.clone());
     Ok(spec)
+}
+
+pub(crate) fn network(mode: NetMode) -> Network {
+    match mode {
+        NetMode::None => Network::None,
+        NetMode::Default | NetMode::Host => Network::Host,
+    }
+}
+
+pub(crate) fn security(mode: SecurityMode) -> Security {
+    match mode {
+        SecurityMode::Sandbox => Security::Sandbox,
+        SecurityMode::Insecure => Security::Insecure,
+    }
+}
+
+pub(crate) fn ulimit(limit: &kiln_llb::Ulimit) -> Ulimit {
+    Ulimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard }
+}
+
+/// `/etc/resolv.conf` and `/etc/hosts`.
+pub(crate) fn name_files(
+    inner: &Inner,
+    hostname: &str,
+    network: Network,
+    extra: &[HostIp],
+) -> [SandboxMount; 2] {
+    let extra = extra.iter().map(|h| (h.host.as_str(), h.ip.as_str()));
+    let host = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+    [
+        plain_file(RESOLV_CONF, resolv_conf(&host, &inner.dns, network == Network::Host)),
+        plain_file(HOSTS, hosts_file(hostname, extra)),
+    ]
 }
 
 fn plain_file(dest: &str, text: String) -> SandboxMount {
@@ -133,7 +166,7 @@ async fn run(inner: &Inner, cx: &Cx, spec: ProcessSpec) -> Result<ExitStatus, Bu
 }
 
 /// The process never got to its own code.
-fn not_run(error: SandboxError) -> BuildError {
+pub(crate) fn not_run(error: SandboxError) -> BuildError {
     let failed = BuildError::msg(error.to_string());
     match error {
         SandboxError::Exec(e) => failed.wrap(Detail::ExitCode(e.exit_code().unsigned_abs())),

@@ -3,14 +3,16 @@
 //! Actions that only feed one later action share one snapshot: `COPY a b c /` is one layer.
 
 use crate::exec::failed;
-use crate::{Ref, Worker, file};
+use crate::failure::Written;
+use crate::{Failure, Left, Ref, Worker, file};
 use kiln_llb::errdefs::{BuildError, Code, Detail, SolveSubject};
 use kiln_llb::{ActionInput, FileAction, FileActionKind, FileOp, UserOpt};
 use kiln_snapshot::{ActiveSnapshot, Mounted, NewRef};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Runs all actions on a blocking thread.
-pub(crate) async fn exec(worker: &Worker, op: &FileOp, inputs: Vec<Ref>) -> Result<Vec<Ref>, BuildError> {
+pub(crate) async fn exec(worker: &Worker, op: &FileOp, inputs: Vec<Ref>) -> Result<Vec<Ref>, Failure> {
     let worker = worker.clone();
     let op = op.clone();
     let work = move || {
@@ -35,10 +37,13 @@ struct Open {
 }
 
 impl Run<'_> {
-    fn all(mut self) -> Result<Vec<Ref>, BuildError> {
+    fn all(mut self) -> Result<Vec<Ref>, Failure> {
         let mut outputs = vec![Ref::default(); self.op.output_count()];
         for (index, action) in self.op.actions.iter().enumerate() {
-            self.one(index, action).map_err(|e| subject(e, index))?;
+            if let Err(error) = self.one(index, action) {
+                let left = Some(Arc::new(self.left(index, action)));
+                return Err(Failure { error: subject(error, index), left });
+            }
         }
         for (index, action) in self.op.actions.iter().enumerate() {
             if let Some(slot) = action.output.and_then(|n| outputs.get_mut(n)) {
@@ -57,11 +62,29 @@ impl Run<'_> {
         };
         let done =
             file::apply(action, open.mounted.root(), secondary.as_ref().map(Mounted::root), &owner_root);
+        self.open.insert(index, open);
         done.map_err(|e| {
             BuildError::new(if e.is_not_found() { Code::NotFound } else { Code::Unknown }, e.to_string())
-        })?;
-        self.open.insert(index, open);
-        Ok(())
+        })
+    }
+
+    /// What the action `failed` had before it: its target, and what it was to copy from, by the number of the action
+    /// that made it.
+    fn left(&mut self, failed: usize, action: &FileAction) -> Left {
+        let mut mounts = vec![None; self.op.actions.len()];
+        let secondary = match action.secondary {
+            Some(ActionInput::Action(i)) => Some(i),
+            _ => None,
+        };
+        for index in [Some(failed), secondary].into_iter().flatten() {
+            if let (Some(slot), Ok(kept)) = (mounts.get_mut(index), self.commit(index)) {
+                *slot = Some(kept);
+            }
+        }
+        // Nobody finds these later.
+        let ids = self.done.values().filter_map(|r| Some(r.snapshot()?.id().clone())).collect();
+        let written = Written { snapshots: self.worker.0.snapshots.clone(), ids };
+        Left { inputs: self.inputs.iter().cloned().map(Some).collect(), mounts, written }
     }
 
     /// What the action writes to: the open result of the action before, when nothing else uses that; else a new one.

@@ -5,8 +5,10 @@
 
 mod cache_map;
 mod clients;
+pub mod container;
 mod env;
 mod exec;
+mod failure;
 mod file;
 mod file_op;
 mod hosts;
@@ -19,6 +21,7 @@ mod ssh;
 mod stubs;
 
 pub use clients::{Clients, SessionIds};
+pub use failure::{Failure, Left};
 pub use hosts::DnsConfig;
 pub use nested::graph;
 pub use result::Ref;
@@ -30,7 +33,7 @@ use kiln_sandbox::Executor;
 use kiln_session::SessionManager;
 use kiln_snapshot::Snapshots;
 use kiln_solver::{JobId, JobSet, OpContext};
-use kiln_source::Sources;
+use kiln_source::{Memo, Sources};
 use kiln_source::image::RegistryLayers;
 use kiln_source::local::LocalSource;
 use std::path::PathBuf;
@@ -44,6 +47,9 @@ pub(crate) type Cx = OpContext<Worker>;
 pub trait JobSessions: Send + Sync {
     /// The session's id; `None` when the job has ended or has none.
     fn session(&self, job: &JobId) -> Option<String>;
+
+    /// What the job's sources were found to stand for; `None` when it has ended.
+    fn memo(&self, job: &JobId) -> Option<Arc<Memo>>;
 }
 
 /// Everything a worker is made of.
@@ -121,6 +127,10 @@ impl Inner {
 
     pub(crate) fn sessions_of(&self, jobs: &JobSet) -> Vec<String> {
         jobs.ids().iter().filter_map(|job| self.job_sessions.session(job)).collect()
+    }
+
+    pub(crate) fn memos_of(&self, jobs: &JobSet) -> Vec<Arc<Memo>> {
+        jobs.ids().iter().filter_map(|job| self.job_sessions.memo(job)).collect()
     }
 
     /// Fetches layers with the rights of `access`.

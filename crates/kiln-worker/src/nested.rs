@@ -1,7 +1,7 @@
 //! Build: solves a definition that a file of an input holds.
 
 use crate::exec::failed;
-use crate::{Cx, Ref, Worker, WorkerOp};
+use crate::{Cx, Failure, Ref, Worker, WorkerOp};
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_llb::{BuildOp, Definition};
 use kiln_solver::{Edge, Graph, GraphError, Vertex};
@@ -12,7 +12,7 @@ const LIMIT: u64 = 100 << 20;
 const INPUT: &str = "buildkit.llb.definition";
 
 /// Reads, checks and builds the definition.
-pub(crate) async fn exec(worker: &Worker, cx: &Cx, op: &BuildOp, inputs: &[Ref]) -> Result<Ref, BuildError> {
+pub(crate) async fn exec(worker: &Worker, cx: &Cx, op: &BuildOp, inputs: &[Ref]) -> Result<Ref, Failure> {
     let invalid = |text: &str| BuildError::new(Code::InvalidArgument, text);
     let index =
         op.inputs.get(INPUT).ok_or_else(|| invalid("no buildkit.llb.definition input for the build op"))?;
@@ -32,7 +32,7 @@ pub(crate) async fn exec(worker: &Worker, cx: &Cx, op: &BuildOp, inputs: &[Ref])
         Ok(built) => Ok(built.result),
         Err(error) => Err(match &*error {
             kiln_solver::Error::Op { error, .. } => error.clone(),
-            other => failed(other),
+            other => failed(other).into(),
         }),
     }
 }

@@ -1,7 +1,7 @@
 //! The solver's view of the worker.
 
 use crate::result::{Stored, stored};
-use crate::{Cx, Ref, Worker, WorkerOp, cache_map, exec, file_op, nested, source};
+use crate::{Cx, Failure, Ref, Worker, WorkerOp, cache_map, exec, file_op, nested, source};
 use async_trait::async_trait;
 use kiln_digest::Digest;
 use kiln_llb::errdefs::{BuildError, Code};
@@ -13,17 +13,17 @@ use kiln_solver::{CacheMap, Ops, Permit, ResultId, Vertex};
 impl Ops for Worker {
     type Op = WorkerOp;
     type Result = Ref;
-    type Error = BuildError;
+    type Error = Failure;
 
     async fn cache_map(
         &self,
         cx: &Cx,
         vertex: &Vertex<WorkerOp>,
         page: usize,
-    ) -> Result<CacheMap, BuildError> {
+    ) -> Result<CacheMap, Failure> {
         match &vertex.op.vertex.op {
-            Op::Source(op) => source::cache_map(self, cx, &vertex.op, op, page).await,
-            _ => cache_map::of_definition(&vertex.op.vertex, &self.0.platform),
+            Op::Source(op) => Ok(source::cache_map(self, cx, &vertex.op, op, page).await?),
+            _ => Ok(cache_map::of_definition(&vertex.op.vertex, &self.0.platform)?),
         }
     }
 
@@ -33,9 +33,9 @@ impl Ops for Worker {
         _vertex: &Vertex<WorkerOp>,
         input: usize,
         result: &Ref,
-    ) -> Result<(), BuildError> {
+    ) -> Result<(), Failure> {
         match result.snapshot() {
-            Some(snapshot) => source::ensure(self, cx, cx.input(input), snapshot).await,
+            Some(snapshot) => Ok(source::ensure(self, cx, cx.input(input), snapshot).await?),
             None => Ok(()),
         }
     }
@@ -46,20 +46,20 @@ impl Ops for Worker {
         vertex: &Vertex<WorkerOp>,
         input: usize,
         result: &Ref,
-    ) -> Result<Digest, BuildError> {
+    ) -> Result<Digest, Failure> {
         cache_map::content(self, &vertex.op.vertex, input, result).await
     }
 
-    async fn acquire(&self, cx: &Cx, vertex: &Vertex<WorkerOp>) -> Result<Permit, BuildError> {
+    async fn acquire(&self, cx: &Cx, vertex: &Vertex<WorkerOp>) -> Result<Permit, Failure> {
         let (Op::Exec(_), Some(steps)) = (&vertex.op.vertex.op, &self.0.steps) else {
             return Ok(Box::new(()));
         };
         tokio::select! {
             permit = steps.clone().acquire_owned() => match permit {
                 Ok(permit) => Ok(Box::new(permit)),
-                Err(_) => Err(BuildError::canceled()),
+                Err(_) => Err(BuildError::canceled().into()),
             },
-            () = cx.cancel.cancelled() => Err(BuildError::canceled()),
+            () = cx.cancel.cancelled() => Err(BuildError::canceled().into()),
         }
     }
 
@@ -68,20 +68,20 @@ impl Ops for Worker {
         cx: &Cx,
         vertex: &Vertex<WorkerOp>,
         inputs: Vec<Ref>,
-    ) -> Result<Vec<Ref>, BuildError> {
+    ) -> Result<Vec<Ref>, Failure> {
         let llb = &vertex.op.vertex;
         match &llb.op {
             Op::Source(op) => Ok(vec![source::snapshot(self, cx, &vertex.op, op).await?]),
             Op::Exec(op) => exec::exec(self, cx, llb, op, inputs).await,
             Op::File(op) => file_op::exec(self, op, inputs).await,
-            Op::Merge(op) => self.merge(op, &inputs),
-            Op::Diff(op) => self.diff(op, &inputs),
+            Op::Merge(op) => Ok(self.merge(op, &inputs)?),
+            Op::Diff(op) => Ok(self.diff(op, &inputs)?),
             Op::Build(op) => Ok(vec![nested::exec(self, cx, op, &inputs).await?]),
-            Op::Passthrough(op) => passthrough(op, &inputs),
+            Op::Passthrough(op) => Ok(passthrough(op, &inputs)?),
         }
     }
 
-    async fn load(&self, _cx: &Cx, record: &ResultId) -> Result<Option<Ref>, BuildError> {
+    async fn load(&self, _cx: &Cx, record: &ResultId) -> Result<Option<Ref>, Failure> {
         Ok(match stored(record) {
             Some(Stored::Scratch) => Some(Ref::default()),
             Some(Stored::Snapshot(id)) => self.0.snapshots.get(&id).map(Ref::from),

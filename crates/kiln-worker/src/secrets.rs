@@ -1,19 +1,20 @@
-//! Secrets and ssh agents, asked of the clients that wait for the step. Values never appear in an error.
+//! Secrets and ssh agents, asked of the clients that wait for the process. Values never appear in an error.
 
-use crate::{Cx, Inner};
-use kiln_llb::ExecOp;
+use crate::Inner;
+use crate::exec::Sessions;
+use kiln_llb::SecretEnv;
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_session::{Session, SessionError};
 
 /// The secret, or `None` when it is missing and optional.
 pub(crate) async fn get(
     inner: &Inner,
-    cx: &Cx,
+    sessions: &Sessions<'_>,
     id: &str,
     optional: bool,
 ) -> Result<Option<Vec<u8>>, BuildError> {
     let ask = |session: Session| async move { session.get_secret(id).await };
-    match inner.sessions.any(&inner.session_ids(cx), ask).await {
+    match inner.sessions.any(&sessions(), ask).await {
         Ok(secret) => Ok(Some(secret)),
         Err(error) if optional && missing(&error) => Ok(None),
         Err(error) if missing(&error) => {
@@ -28,12 +29,12 @@ pub(crate) async fn get(
 /// Secrets that are given as variables.
 pub(crate) async fn environment(
     inner: &Inner,
-    cx: &Cx,
-    op: &ExecOp,
+    sessions: &Sessions<'_>,
+    wanted: &[SecretEnv],
 ) -> Result<Vec<(String, String)>, BuildError> {
     let mut out = Vec::new();
-    for secret in &op.secret_env {
-        if let Some(value) = get(inner, cx, &secret.id, secret.optional).await? {
+    for secret in wanted {
+        if let Some(value) = get(inner, sessions, &secret.id, secret.optional).await? {
             let text = String::from_utf8(value);
             let text = text.map_err(|_| {
                 BuildError::msg(format!("secret {}: not UTF-8, so it cannot be a variable", secret.id))
@@ -47,12 +48,12 @@ pub(crate) async fn environment(
 /// A session that has the ssh agent `id`.
 pub(crate) async fn ssh_session(
     inner: &Inner,
-    cx: &Cx,
+    sessions: &Sessions<'_>,
     id: &str,
     optional: bool,
 ) -> Result<Option<Session>, BuildError> {
     let ask = |session: Session| async move { session.check_ssh(id).await.map(|()| session) };
-    match inner.sessions.any(&inner.session_ids(cx), ask).await {
+    match inner.sessions.any(&sessions(), ask).await {
         Ok(session) => Ok(Some(session)),
         Err(error) if optional && missing(&error) => Ok(None),
         Err(error) => Err(BuildError::msg(format!(

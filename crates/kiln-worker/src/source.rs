@@ -102,6 +102,7 @@ pub(crate) fn context(worker: &Worker, cx: &Cx, progress: &VertexProgress) -> So
         access: Access::new(clients.clone()),
         client: clients,
         progress: Arc::new(VertexLines(progress.clone())),
+        memos: worker.0.memos_of(&cx.jobs),
     }
 }
 
@@ -112,6 +113,7 @@ pub fn session_context(sessions: &SessionManager, session: &str) -> SourceContex
         access: Access::new(clients.clone()),
         client: clients,
         progress: Arc::new(kiln_source::NoProgress),
+        memos: Vec::new(),
     }
 }
 

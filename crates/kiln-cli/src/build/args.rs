@@ -13,131 +13,132 @@ const LATER: &str = "Not built yet (refused)";
 
 /// Flags and arguments.
 #[derive(Args, Clone, Debug, Default)]
-pub(crate) struct BuildArgs {
+pub struct BuildArgs {
     /// Build context: a directory, a git or http(s) URL, or - to read a tar archive or a Dockerfile from stdin
     #[arg(value_name = "PATH | URL | -")]
-    pub(crate) context: String,
+    pub context: String,
 
     /// Dockerfile [default: Dockerfile in the context]; - reads it from stdin
     #[arg(short, long, value_name = "PATH", help_heading = BUILD)]
-    pub(crate) file: Option<String>,
+    pub file: Option<String>,
     /// Stage to build [default: the last one]
     #[arg(long, value_name = "STAGE", help_heading = BUILD)]
-    pub(crate) target: Option<String>,
+    pub target: Option<String>,
     /// Set a variable that ARG declares; without =VALUE the one of the environment
     #[arg(long, value_name = "NAME[=VALUE]", help_heading = BUILD)]
-    pub(crate) build_arg: Vec<String>,
+    pub build_arg: Vec<String>,
     /// Platform to build for, such as linux/amd64
     #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', help_heading = BUILD)]
-    pub(crate) platform: Vec<String>,
+    pub platform: Vec<String>,
     /// Add a label to the image
     #[arg(long, value_name = "NAME=VALUE", help_heading = BUILD)]
-    pub(crate) label: Vec<String>,
+    pub label: Vec<String>,
 
     /// Add a context under a name: a directory, docker-image://REF, or a URL
     #[arg(long, value_name = "NAME=VALUE", help_heading = INPUT)]
-    pub(crate) build_context: Vec<String>,
+    pub build_context: Vec<String>,
     /// Give a secret to RUN --mount=type=secret: id=NAME[,src=FILE | ,env=VAR]
     #[arg(long, value_name = "SPEC", help_heading = INPUT)]
-    pub(crate) secret: Vec<String>,
+    pub secret: Vec<String>,
     /// Give an SSH agent or keys to RUN --mount=type=ssh: default or ID[=SOCKET|KEY,...]
     #[arg(long, value_name = "SPEC", help_heading = INPUT)]
-    pub(crate) ssh: Vec<String>,
+    pub ssh: Vec<String>,
     /// Ask the registry for newer versions of all images
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false",
           hide_possible_values = true, hide_default_value = true, value_name = "BOOL", help_heading = INPUT)]
-    pub(crate) pull: bool,
+    pub pull: bool,
 
     /// Name of the image: [REGISTRY/]NAME[:TAG] (may be repeated)
     #[arg(short, long, value_name = "NAME", help_heading = OUTPUT)]
-    pub(crate) tag: Vec<String>,
+    pub tag: Vec<String>,
     /// Where the result goes: type=local|tar|oci|docker|image|registry[,dest=PATH][,KEY=VALUE], or a directory
     #[arg(short, long, value_name = "SPEC", help_heading = OUTPUT)]
-    pub(crate) output: Vec<String>,
+    pub output: Vec<String>,
     /// Push the image to its registry; same as --output type=registry
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false",
           hide_possible_values = true, hide_default_value = true, value_name = "BOOL", help_heading = OUTPUT)]
-    pub(crate) push: bool,
+    pub push: bool,
     /// Load the image into Docker; same as --output type=docker
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false",
           hide_possible_values = true, hide_default_value = true, value_name = "BOOL", help_heading = OUTPUT)]
-    pub(crate) load: bool,
+    pub load: bool,
     /// Write the image's id to a file
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
-    pub(crate) iidfile: Option<PathBuf>,
+    pub iidfile: Option<PathBuf>,
     /// Write what is known of the result to a file, as JSON
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
-    pub(crate) metadata_file: Option<PathBuf>,
+    pub metadata_file: Option<PathBuf>,
     /// Show nothing but the image's id, at the end, on stdout
     #[arg(short, long, num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false",
           hide_possible_values = true, hide_default_value = true, value_name = "BOOL", help_heading = OUTPUT)]
-    pub(crate) quiet: bool,
+    pub quiet: bool,
     /// How progress is shown: auto, plain, tty, rawjson, quiet or none [env: BUILDKIT_PROGRESS]
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = modes(), hide_possible_values = true,
           help_heading = OUTPUT)]
-    pub(crate) progress: String,
+    pub progress: String,
 
     /// Run every step again
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false",
           hide_possible_values = true, hide_default_value = true, value_name = "BOOL", help_heading = CACHE)]
-    pub(crate) no_cache: bool,
+    pub no_cache: bool,
     /// Run the steps of these stages again
     #[arg(long, value_name = "STAGE", value_delimiter = ',', help_heading = CACHE)]
-    pub(crate) no_cache_filter: Vec<String>,
+    pub no_cache_filter: Vec<String>,
 
     /// Add a line to /etc/hosts of the steps
     #[arg(long, value_name = "HOST:IP", help_heading = STEPS)]
-    pub(crate) add_host: Vec<String>,
+    pub add_host: Vec<String>,
     /// Network of the steps: default, none or host
     #[arg(long, value_name = "MODE", default_value = "default", help_heading = STEPS)]
-    pub(crate) network: String,
+    pub network: String,
     /// Allow what the Dockerfile asks for: network.host or security.insecure
     #[arg(long, value_name = "NAME", help_heading = STEPS)]
-    pub(crate) allow: Vec<String>,
+    pub allow: Vec<String>,
     /// Size of /dev/shm, such as 128m
     #[arg(long, value_name = "SIZE", help_heading = STEPS)]
-    pub(crate) shm_size: Option<String>,
+    pub shm_size: Option<String>,
     /// Limit of the steps' processes, such as nofile=1024:2048
     #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = STEPS)]
-    pub(crate) ulimit: Vec<String>,
+    pub ulimit: Vec<String>,
     /// Limit of one step: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems
     #[arg(long, value_name = "NAME=VALUE", help_heading = STEPS)]
-    pub(crate) resource: Vec<String>,
+    pub resource: Vec<String>,
     /// Parent cgroup of the steps
     #[arg(long, value_name = "PATH", help_heading = STEPS)]
-    pub(crate) cgroup_parent: Option<String>,
+    pub cgroup_parent: Option<String>,
 
     /// Attach a statement to the image
     #[arg(long, value_name = "SPEC", help_heading = LATER)]
-    pub(crate) attest: Vec<String>,
+    pub attest: Vec<String>,
     /// Attach how the image was made; =false is accepted
     #[arg(long, value_name = "SPEC", num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = LATER)]
-    pub(crate) provenance: Option<String>,
+    pub provenance: Option<String>,
     /// Attach what the image contains; =false is accepted
     #[arg(long, value_name = "SPEC", num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = LATER)]
-    pub(crate) sbom: Option<String>,
+    pub sbom: Option<String>,
     /// Use a cache from elsewhere
     #[arg(long, value_name = "SPEC", help_heading = LATER)]
-    pub(crate) cache_from: Vec<String>,
+    pub cache_from: Vec<String>,
     /// Store the cache elsewhere
     #[arg(long, value_name = "SPEC", help_heading = LATER)]
-    pub(crate) cache_to: Vec<String>,
+    pub cache_to: Vec<String>,
     /// Add an annotation to the image
     #[arg(long, value_name = "NAME=VALUE", help_heading = LATER)]
-    pub(crate) annotation: Vec<String>,
+    pub annotation: Vec<String>,
     /// Ask something of the Dockerfile instead of building it
     #[arg(long, value_name = "METHOD", help_heading = LATER)]
-    pub(crate) call: Option<String>,
+    pub call: Option<String>,
     /// Same as --call check
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false",
           hide_possible_values = true, hide_default_value = true, value_name = "BOOL", help_heading = LATER)]
-    pub(crate) check: bool,
+    pub check: bool,
     /// Check sources against a policy
     #[arg(long, value_name = "SPEC", help_heading = LATER)]
-    pub(crate) policy: Vec<String>,
+    pub policy: Vec<String>,
 
+    /// Flags of older clients
     #[command(flatten)]
-    pub(crate) old: OldArgs,
+    pub old: OldArgs,
 }
 
 /// The words of `--progress`, for messages and completion; an empty one is as good as none.
@@ -148,33 +149,47 @@ fn modes() -> PossibleValuesParser {
 
 /// Flags of older clients: other names of `--resource`, and some without effect.
 #[derive(Args, Clone, Debug, Default)]
-pub(crate) struct OldArgs {
+pub struct OldArgs {
+    /// Limit of memory
     #[arg(short, long, hide = true)]
-    pub(crate) memory: Option<String>,
+    pub memory: Option<String>,
+    /// Limit of memory and swap
     #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub(crate) memory_swap: Option<String>,
+    pub memory_swap: Option<String>,
+    /// Share of processor time
     #[arg(short, long, hide = true)]
-    pub(crate) cpu_shares: Option<String>,
+    pub cpu_shares: Option<String>,
+    /// Period of the processor limit
     #[arg(long, hide = true)]
-    pub(crate) cpu_period: Option<String>,
+    pub cpu_period: Option<String>,
+    /// Processor time per period
     #[arg(long, hide = true)]
-    pub(crate) cpu_quota: Option<String>,
+    pub cpu_quota: Option<String>,
+    /// Processors
     #[arg(long, hide = true)]
-    pub(crate) cpuset_cpus: Option<String>,
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes
     #[arg(long, hide = true)]
-    pub(crate) cpuset_mems: Option<String>,
+    pub cpuset_mems: Option<String>,
+    /// Same as --call
     #[arg(long, hide = true)]
-    pub(crate) print: Option<String>,
+    pub print: Option<String>,
+    /// No effect
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub(crate) compress: Option<bool>,
+    pub compress: Option<bool>,
+    /// No effect
     #[arg(long, hide = true)]
-    pub(crate) isolation: Option<String>,
+    pub isolation: Option<String>,
+    /// No effect
     #[arg(long, hide = true)]
-    pub(crate) security_opt: Vec<String>,
+    pub security_opt: Vec<String>,
+    /// No effect
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub(crate) squash: Option<bool>,
+    pub squash: Option<bool>,
+    /// No effect
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub(crate) rm: Option<bool>,
+    pub rm: Option<bool>,
+    /// No effect
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub(crate) force_rm: Option<bool>,
+    pub force_rm: Option<bool>,
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 type Attrs = BTreeMap<String, String>;
 
 /// Environment of the client.
-pub(crate) type Vars<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub type Vars<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Options from all flags that are not about contexts and results.
 pub(crate) fn from_flags(args: &BuildArgs, vars: Vars<'_>) -> Result<Attrs, CliError> {

@@ -6,11 +6,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Bytes looked at to tell an archive from a Dockerfile.
-pub(crate) const PEEK: usize = 1024;
+pub const PEEK: usize = 1024;
 
 /// Where the context is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Context {
+pub enum Context {
+    /// A directory of the client.
     Directory(PathBuf),
     /// Fetched by the daemon.
     Url(String),
@@ -22,28 +23,34 @@ pub(crate) enum Context {
 
 /// Where the Dockerfile is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum DockerfileSource {
+pub enum DockerfileSource {
     /// In a directory of the client.
     Directory {
+        /// The directory.
         dir: PathBuf,
+        /// The file in it.
         name: String,
     },
     /// In the context that the daemon fetches or is sent.
     InContext {
+        /// Its path there.
         name: String,
     },
+    /// On standard input.
     Stdin,
 }
 
 /// What the command line says about both.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Inputs {
-    pub(crate) context: Context,
-    pub(crate) dockerfile: DockerfileSource,
+pub struct Inputs {
+    /// The context.
+    pub context: Context,
+    /// The Dockerfile.
+    pub dockerfile: DockerfileSource,
 }
 
 /// Whether the daemon fetches this: a git or http(s) URL, or a git address.
-pub(crate) fn is_remote(text: &str) -> bool {
+pub fn is_remote(text: &str) -> bool {
     let schemes = ["http://", "https://", "git://", "ssh://", "github.com/"];
     if schemes.iter().any(|s| text.starts_with(s)) {
         return true;
@@ -59,7 +66,7 @@ pub(crate) fn is_remote(text: &str) -> bool {
 }
 
 /// Whether a stream begins like an archive that can be a context: tar, or compressed.
-pub(crate) fn is_archive(head: &[u8]) -> bool {
+pub fn is_archive(head: &[u8]) -> bool {
     let magic: [&[u8]; 4] =
         [b"BZh", &[0x1f, 0x8b, 0x08], &[0xfd, b'7', b'z', b'X', b'Z', 0], &[0x28, 0xb5, 0x2f, 0xfd]];
     magic.iter().any(|m| head.starts_with(m)) || is_tar(head)
@@ -76,7 +83,7 @@ fn is_tar(head: &[u8]) -> bool {
 }
 
 /// Reads the first bytes of a stream.
-pub(crate) fn peek(stdin: &mut dyn Read) -> io::Result<Vec<u8>> {
+pub fn peek(stdin: &mut dyn Read) -> io::Result<Vec<u8>> {
     let mut head = vec![0; PEEK];
     let mut have = 0;
     while have < PEEK {
@@ -92,7 +99,7 @@ pub(crate) fn peek(stdin: &mut dyn Read) -> io::Result<Vec<u8>> {
 }
 
 /// Decides from the arguments; `head` is the beginning of stdin, which is read only when the context is `-`.
-pub(crate) fn resolve(
+pub fn resolve(
     args: &BuildArgs,
     head: impl FnOnce() -> Result<Vec<u8>, CliError>,
 ) -> Result<Inputs, CliError> {

@@ -9,28 +9,33 @@ use std::path::PathBuf;
 
 /// A result and where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Export {
+pub struct Export {
     /// What the daemon makes.
-    pub(crate) kind: ExportKind,
+    pub kind: ExportKind,
     /// Its options.
-    pub(crate) attrs: BTreeMap<String, String>,
+    pub attrs: BTreeMap<String, String>,
     /// Where the client puts it.
-    pub(crate) dest: Dest,
+    pub dest: Dest,
 }
 
 /// Exporters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ExportKind {
+pub enum ExportKind {
+    /// An image in the daemon's store or a registry.
     Image,
+    /// An OCI layout.
     Oci,
+    /// An archive for `docker load`.
     Docker,
+    /// Files in a directory.
     Local,
+    /// Files in an archive.
     Tar,
 }
 
 impl ExportKind {
     /// Its name in the protocol.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Image => "image",
             Self::Oci => "oci",
@@ -47,11 +52,14 @@ impl ExportKind {
 
 /// Where a result goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Dest {
+pub enum Dest {
     /// It stays with the daemon or goes to a registry.
     Daemon,
+    /// Files below a directory.
     Directory(PathBuf),
+    /// One file.
     File(PathBuf),
+    /// Standard output.
     Stdout,
     /// Into `docker load`.
     Docker,
@@ -97,7 +105,7 @@ const BOOLEANS: [&str; 11] = [
 const COMPRESSIONS: [&str; 3] = ["gzip", "zstd", "uncompressed"];
 
 /// All results that the flags ask for. None = nothing was said.
-pub(crate) fn parse(args: &BuildArgs) -> Result<Option<Vec<Export>>, CliError> {
+pub fn parse(args: &BuildArgs) -> Result<Option<Vec<Export>>, CliError> {
     let mut exports = Vec::new();
     for text in args.output.iter().filter(|o| !o.is_empty()) {
         exports.extend(one(text)?);
@@ -124,7 +132,7 @@ pub(crate) fn parse(args: &BuildArgs) -> Result<Option<Vec<Export>>, CliError> {
 }
 
 /// The result when nothing was said and an image is wanted: kept by the daemon.
-pub(crate) fn image(args: &BuildArgs) -> Result<Export, CliError> {
+pub fn image(args: &BuildArgs) -> Result<Export, CliError> {
     let mut exports = vec![Export { kind: ExportKind::Image, attrs: BTreeMap::new(), dest: Dest::Daemon }];
     add_names(args, &mut exports)?;
     Ok(exports.remove(0))

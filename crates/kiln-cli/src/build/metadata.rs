@@ -8,16 +8,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Answers of the exporters.
-pub(crate) type Response = BTreeMap<String, String>;
+pub type Response = BTreeMap<String, String>;
 
 /// The image's id: the digest of its config, else of its manifest or index. Empty when no image was made.
-pub(crate) fn image_id(response: &Response) -> &str {
+pub fn image_id(response: &Response) -> &str {
     let get = |key: &str| response.get(key).map(String::as_str).filter(|v| !v.is_empty());
     get("containerimage.config.digest").or_else(|| get("containerimage.digest")).unwrap_or_default()
 }
 
 /// The response as JSON: values that are base64 of a JSON object or list of objects are decoded.
-pub(crate) fn to_json(response: &Response) -> Value {
+pub fn to_json(response: &Response) -> Map<String, Value> {
     let decode = |text: &str| {
         let bytes = STANDARD.decode(text).ok()?;
         let value: Value = serde_json::from_slice(&bytes).ok()?;
@@ -27,11 +27,11 @@ pub(crate) fn to_json(response: &Response) -> Value {
     };
     let entries =
         response.iter().map(|(k, v)| (k.clone(), decode(v).unwrap_or_else(|| Value::String(v.clone()))));
-    Value::Object(entries.collect::<Map<_, _>>())
+    entries.collect()
 }
 
 /// Writes a file so that it is there whole or not at all.
-pub(crate) fn write(path: &Path, bytes: &[u8], doing: &'static str) -> Result<(), CliError> {
+pub fn write(path: &Path, bytes: &[u8], doing: &'static str) -> Result<(), CliError> {
     let error = |source: std::io::Error| CliError::File { doing, path: path.to_owned(), source };
     let name = path.file_name().ok_or_else(|| error(std::io::ErrorKind::IsADirectory.into()))?;
     // Devices such as /dev/stdout cannot be replaced by a renamed file.

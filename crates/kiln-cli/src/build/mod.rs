@@ -1,12 +1,14 @@
 //! From the flags of `kiln build` to a request: everything that needs no daemon.
 
-pub(crate) mod args;
-mod attrs;
-pub(crate) mod context;
-pub(crate) mod export;
+pub mod args;
+pub mod attrs;
+pub mod context;
+pub mod export;
 mod limits;
-pub(crate) mod metadata;
-pub(crate) mod plan;
+pub mod metadata;
+pub mod plan;
 mod refuse;
-pub(crate) mod secret;
-pub(crate) mod ssh;
+pub mod request;
+pub mod run;
+pub mod secret;
+pub mod ssh;

@@ -3,7 +3,7 @@
 use super::args::BuildArgs;
 use super::attrs::{self, Vars};
 use super::context::{self, Context, DockerfileSource, Inputs};
-use super::export::{self, Export};
+use super::export::{self, Dest, Export};
 use super::refuse;
 use super::secret::{self, Secret};
 use super::ssh::{self, Ssh};
@@ -13,45 +13,74 @@ use std::path::PathBuf;
 
 /// A directory of the client that the daemon may read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LocalDir {
-    pub(crate) name: String,
-    pub(crate) path: PathBuf,
+pub struct LocalDir {
+    /// What the daemon calls it.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
 }
 
 /// A build request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// `dockerfile.v0`, or `gateway.v0` when another frontend is named.
-    pub(crate) frontend: &'static str,
-    pub(crate) attrs: BTreeMap<String, String>,
-    pub(crate) locals: Vec<LocalDir>,
+    pub frontend: &'static str,
+    /// Options of the frontend.
+    pub attrs: BTreeMap<String, String>,
+    /// Directories that are served.
+    pub locals: Vec<LocalDir>,
     /// What stdin is, if it is anything.
-    pub(crate) stdin: Stdin,
-    pub(crate) exports: Vec<Export>,
-    pub(crate) secrets: Vec<Secret>,
-    pub(crate) ssh: Vec<Ssh>,
-    pub(crate) entitlements: Vec<String>,
+    pub stdin: Stdin,
+    /// Where results go.
+    pub exports: Vec<Export>,
+    /// Secrets that are served.
+    pub secrets: Vec<Secret>,
+    /// SSH agents that are served.
+    pub ssh: Vec<Ssh>,
+    /// What the user allows.
+    pub entitlements: Vec<String>,
     /// Things to tell the user before the build.
-    pub(crate) warnings: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+/// What becomes of the result when no flag says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unsaid {
+    /// An image is kept by the daemon when it was given a name or its id is wanted; else only the cache, with a warning.
+    Keep,
+    /// An image is kept by the daemon.
+    Image,
+    /// Only the cache, with this warning.
+    Cache(String),
+    /// Only the cache.
+    Nothing,
+    /// It is loaded into an engine.
+    Load,
 }
 
 /// The part that stdin plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stdin {
+pub enum Stdin {
+    /// Nothing.
     Unused,
     /// An archive, uploaded as the context.
     Context,
     /// The Dockerfile, served as the local `dockerfile`.
     Dockerfile {
+        /// There is no other context than an empty one.
         empty_context: bool,
     },
 }
 
 impl Plan {
     /// Reads all flags. `head` gives the beginning of stdin and is asked only when the context is `-`.
-    pub(crate) fn new(
+    ///
+    /// # Errors
+    /// A value that cannot be used, or something that is not built.
+    pub fn new(
         args: &BuildArgs,
         vars: Vars<'_>,
+        unsaid: &Unsaid,
         head: impl FnOnce() -> Result<Vec<u8>, CliError>,
     ) -> Result<Self, CliError> {
         let mut warnings = refuse::check(args)?;
@@ -61,17 +90,29 @@ impl Plan {
         let agent = vars("SSH_AUTH_SOCK");
         let ssh = args.ssh.iter().map(|s| ssh::parse(s, agent.as_deref())).collect::<Result<Vec<_>, _>>()?;
         let entitlements = attrs::entitlements(args)?;
-        let exports = exports(args, &mut warnings)?;
+        let exports = exports(args, unsaid, &mut warnings)?;
         let inputs = context::resolve(args, head)?;
         let mut locals = attrs::named_contexts(args, &mut attrs)?;
         let stdin = add_inputs(inputs, &mut attrs, &mut locals);
         let frontend = if attrs.contains_key("source") { "gateway.v0" } else { "dockerfile.v0" };
         Ok(Self { frontend, attrs, locals, stdin, exports, secrets, ssh, entitlements, warnings })
     }
+
+    /// Refuses an archive for a terminal.
+    ///
+    /// # Errors
+    /// A result goes to stdout, and stdout is a terminal.
+    pub fn check_stdout(&self, is_terminal: bool) -> Result<(), CliError> {
+        if is_terminal && self.exports.iter().any(|e| e.dest == Dest::Stdout) {
+            return Err(CliError::Usage(
+                "the result is binary and stdout is a terminal; give --output a dest=FILE".into(),
+            ));
+        }
+        Ok(())
+    }
 }
 
-/// Without any word about results an image is made when it was given a name or its id is wanted.
-fn exports(args: &BuildArgs, warnings: &mut Vec<String>) -> Result<Vec<Export>, CliError> {
+fn exports(args: &BuildArgs, unsaid: &Unsaid, warnings: &mut Vec<String>) -> Result<Vec<Export>, CliError> {
     if let Some(exports) = export::parse(args)? {
         let stores_image = exports.iter().any(|e| !e.attrs.is_empty() || e.kind != export::ExportKind::Local);
         if args.iidfile.is_some() && !stores_image {
@@ -79,14 +120,26 @@ fn exports(args: &BuildArgs, warnings: &mut Vec<String>) -> Result<Vec<Export>, 
         }
         return Ok(exports);
     }
-    if !args.tag.is_empty() || args.quiet || args.iidfile.is_some() {
-        return Ok(vec![export::image(args)?]);
+    let mut keeps = |warning: &str| {
+        warnings.push(warning.to_owned());
+        Ok(Vec::new())
+    };
+    match unsaid {
+        Unsaid::Keep if !args.tag.is_empty() || args.quiet || args.iidfile.is_some() => {
+            Ok(vec![export::image(args)?])
+        }
+        Unsaid::Image => Ok(vec![export::image(args)?]),
+        Unsaid::Keep => keeps(
+            "no output specified: the result stays in the build cache; --load puts it into Docker, --push into a registry, --output into files",
+        ),
+        Unsaid::Cache(warning) => keeps(warning),
+        Unsaid::Nothing => Ok(Vec::new()),
+        Unsaid::Load => {
+            let mut args = args.clone();
+            args.load = true;
+            Ok(export::parse(&args)?.unwrap_or_default())
+        }
     }
-    warnings.push(
-        "no output specified: the result stays in the build cache; --load puts it into Docker, --push into a registry, --output into files"
-            .into(),
-    );
-    Ok(Vec::new())
 }
 
 fn add_inputs(inputs: Inputs, attrs: &mut BTreeMap<String, String>, locals: &mut Vec<LocalDir>) -> Stdin {

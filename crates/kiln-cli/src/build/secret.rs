@@ -6,22 +6,24 @@ use std::path::PathBuf;
 
 /// A secret and where its value is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Secret {
+pub struct Secret {
     /// What the Dockerfile calls it.
-    pub(crate) id: String,
+    pub id: String,
     /// Where its value is.
-    pub(crate) source: SecretSource,
+    pub source: SecretSource,
 }
 
 /// Where a secret's value is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SecretSource {
+pub enum SecretSource {
+    /// In a file.
     File(PathBuf),
+    /// In a variable of the environment.
     Env(String),
 }
 
 /// Reads `id=NAME[,src=FILE | ,env=VAR][,type=file|env]`. With only an id, the variable of that name, else the file.
-pub(crate) fn parse(text: &str, is_set: &dyn Fn(&str) -> bool) -> Result<Secret, CliError> {
+pub fn parse(text: &str, is_set: &dyn Fn(&str) -> bool) -> Result<Secret, CliError> {
     let mut pairs = Pairs::parse("--secret", text)?;
     let id = pairs.take(&["id"]).unwrap_or_default();
     let kind = pairs.take(&["type"]).unwrap_or_default();

@@ -6,17 +6,17 @@ use std::path::PathBuf;
 
 /// An agent, or keys, under an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Ssh {
+pub struct Ssh {
     /// What the Dockerfile calls it.
-    pub(crate) id: String,
+    pub id: String,
     /// One socket, or key files.
-    pub(crate) paths: Vec<PathBuf>,
+    pub paths: Vec<PathBuf>,
     /// The socket is no agent: bytes are passed on as they are.
-    pub(crate) raw: bool,
+    pub raw: bool,
 }
 
 /// Reads `default`, or `ID[=SOCKET|KEY[,KEY][,raw=BOOL]]`. Without paths it is the agent of $SSH_AUTH_SOCK.
-pub(crate) fn parse(text: &str, agent: Option<&str>) -> Result<Ssh, CliError> {
+pub fn parse(text: &str, agent: Option<&str>) -> Result<Ssh, CliError> {
     let wrong = |why: &str| CliError::Value { flag: "--ssh", value: text.to_owned(), why: why.to_owned() };
     let (id, paths) = text.split_once('=').map_or((text, None), |(id, paths)| (id, Some(paths)));
     let id = if id.is_empty() { "default" } else { id };

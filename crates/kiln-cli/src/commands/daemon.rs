@@ -1,6 +1,7 @@
 //! `kiln daemon`.
 
-use clap::{Args, Parser};
+use crate::commands::buildkitd::BuildkitdArgs;
+use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,18 +14,36 @@ pub struct DaemonArgs {
     /// Directory for the cache and all other state [default: /var/lib/kiln]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// Socket to listen on, such as unix:///run/kiln/kilnd.sock (may be repeated)
+    /// Where to listen: unix:///run/kiln/kilnd.sock, tcp://host:port, fd:// (may be repeated)
     #[arg(long, value_name = "ADDRESS")]
     pub addr: Vec<String>,
+    /// Group, by name or number, that may connect to the unix sockets
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// Certificate of the daemon for tcp:// (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tlscert: Option<PathBuf>,
+    /// Key of that certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tlskey: Option<PathBuf>,
+    /// Clients must have a certificate of this authority (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tlscacert: Option<PathBuf>,
     /// End after so long without work, such as 10m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub idle_exit: Option<Duration>,
+    /// When told to stop, let running builds finish for so long [default: 25s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub drain_timeout: Option<Duration>,
     /// Least important messages to log: error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
     /// Format of the log: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
+    /// Serve numbers about the daemon over HTTP here, such as 127.0.0.1:6060
+    #[arg(long, alias = "debug-addr", value_name = "ADDRESS")]
+    pub debugaddr: Option<String>,
     /// What builds may ask for: network.host or security.insecure (may be repeated)
     #[arg(long, value_name = "NAME")]
     pub allow_insecure_entitlement: Vec<String>,
@@ -37,58 +56,43 @@ pub struct DaemonArgs {
     /// Labels that the worker reports (may be repeated)
     #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
     pub oci_worker_labels: Vec<(String, String)>,
+    /// Platforms that the worker reports instead of the machine's (may be repeated)
+    #[arg(long, value_name = "PLATFORM")]
+    pub oci_worker_platform: Vec<String>,
+    /// Network of steps: auto or host [default: auto]
+    #[arg(long, value_name = "MODE")]
+    pub oci_worker_net: Option<String>,
     /// Steps that run at the same time [default: no limit]
-    #[arg(long, value_name = "N")]
-    pub oci_max_parallelism: Option<usize>,
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub oci_max_parallelism: Option<i64>,
     /// Remove unused cache without being asked [default: true]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true, value_parser = go_bool)]
     pub oci_worker_gc: Option<bool>,
-}
-
-/// BuildKit's daemon: its flags, its usual places.
-#[derive(Debug, Parser)]
-#[command(name = "buildkitd", max_term_width = 110)]
-pub(crate) struct Buildkitd {
-    #[command(flatten)]
-    daemon: DaemonArgs,
-    #[command(flatten)]
-    compat: CompatArgs,
-}
-
-/// Flags of BuildKit's daemon that say nothing new to kiln's.
-#[derive(Args, Debug)]
-struct CompatArgs {
-    /// Old spelling of --log-level=debug
-    #[arg(long, hide = true)]
-    debug: bool,
-    /// The one worker that there is
-    #[arg(long, value_name = "BOOL", hide = true)]
-    oci_worker: Option<String>,
-    /// There is no containerd worker
-    #[arg(long, value_name = "BOOL", hide = true)]
-    containerd_worker: Option<String>,
-}
-
-impl Buildkitd {
-    /// With BuildKit's usual places for what is not given.
-    pub(crate) fn args(self) -> DaemonArgs {
-        let mut args = self.daemon;
-        if self.compat.debug && args.log_level.is_none() {
-            args.log_level = Some("debug".into());
-        }
-        args.root = args.root.or_else(|| Some("/var/lib/buildkit".into()));
-        if args.addr.is_empty() {
-            args.addr = vec!["unix:///run/buildkit/buildkitd.sock".into()];
-        }
-        args
-    }
+    /// Cache that stays: Reserved[,Free[,Maximum]] in MB [default: depends on the disk]
+    #[arg(long, value_name = "MB")]
+    pub oci_worker_gc_keepstorage: Option<String>,
+    /// Set when the daemon was called as buildkitd.
+    #[arg(skip)]
+    pub buildkitd: Option<BuildkitdArgs>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    crate::human::parse_duration(text).ok_or_else(|| "expected a duration such as 10m".into())
+    match text {
+        "0" => Ok(Duration::ZERO),
+        _ => crate::human::parse_duration(text).ok_or_else(|| "expected a duration such as 10m".into()),
+    }
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// What Go's `strconv.ParseBool` takes.
+pub(crate) fn go_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("expected true or false".into()),
+    }
 }

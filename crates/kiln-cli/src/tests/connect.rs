@@ -1,8 +1,8 @@
 //! A request in the client's terms.
 
 use super::{args, plan};
-use crate::build::plan::Plan;
-use crate::connect::{StdinInputs, request};
+use crate::build::plan::{Plan, Unsaid};
+use crate::build::request::{StdinInputs, request};
 use crate::stdin::StdinDockerfile;
 use kiln_client::{BuildRequest, Output, SecretOrigin, Work};
 
@@ -49,7 +49,7 @@ fn secrets_of_variables_that_are_not_set() {
 #[test]
 fn an_archive_from_stdin_is_uploaded() {
     let head = vec![0x1f, 0x8b, 8, 0];
-    let plan = Plan::new(&args(&["-"]), &super::vars, || Ok(head.clone())).unwrap();
+    let plan = Plan::new(&args(&["-"]), &super::vars, &Unsaid::Keep, || Ok(head.clone())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let _guard = runtime.enter();
     let request = request(plan, StdinInputs { head, dockerfile: None }, None).unwrap();
@@ -59,7 +59,7 @@ fn an_archive_from_stdin_is_uploaded() {
 
 #[test]
 fn a_dockerfile_from_stdin_has_an_empty_context() {
-    let plan = Plan::new(&args(&["-"]), &super::vars, || Ok(b"FROM scratch".to_vec())).unwrap();
+    let plan = Plan::new(&args(&["-"]), &super::vars, &Unsaid::Keep, || Ok(b"FROM scratch".to_vec())).unwrap();
     let files = StdinDockerfile::write(b"FROM scratch", true).unwrap();
     let inputs = StdinInputs { head: Vec::new(), dockerfile: Some(&files) };
     let request = request(plan, inputs, None).unwrap();

@@ -11,7 +11,7 @@ mod usage;
 
 use crate::app::{Cli, Command};
 use crate::build::args::BuildArgs;
-use crate::build::plan::Plan;
+use crate::build::plan::{Plan, Unsaid};
 use crate::error::CliError;
 use clap::Parser as _;
 
@@ -35,7 +35,7 @@ pub(crate) fn vars(name: &str) -> Option<String> {
 
 /// The plan of `kiln build FLAGS`, stdin being empty.
 pub(crate) fn plan(flags: &[&str]) -> Result<Plan, CliError> {
-    Plan::new(&args(flags), &vars, || Ok(Vec::new()))
+    Plan::new(&args(flags), &vars, &Unsaid::Keep, || Ok(Vec::new()))
 }
 
 pub(crate) fn plan_error(flags: &[&str]) -> String {

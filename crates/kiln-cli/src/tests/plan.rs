@@ -123,7 +123,7 @@ fn environment_of_the_client() {
         _ => None,
     };
     let attrs =
-        |flags: &[&str]| crate::build::plan::Plan::new(&args(flags), &vars, || Ok(vec![])).unwrap().attrs;
+        |flags: &[&str]| crate::build::plan::Plan::new(&args(flags), &vars, &crate::build::plan::Unsaid::Keep, || Ok(vec![])).unwrap().attrs;
     assert_eq!(attrs(&["."])["build-arg:SOURCE_DATE_EPOCH"], "12");
     assert_eq!(attrs(&["--build-arg", "SOURCE_DATE_EPOCH=7", "."])["build-arg:SOURCE_DATE_EPOCH"], "7");
     assert_eq!(attrs(&["."])["platform"], "linux/arm64");

@@ -137,3 +137,14 @@ fn suggestions() {
     assert_eq!(nearest("FRM", &options, true).as_deref(), Some("FROM"));
     assert_eq!(nearest(&"x".repeat(1000), &options, true), None);
 }
+
+#[test]
+fn what_comes_before_an_error_is_read() {
+    let (file, error) = crate::read(b"FROM a\nMAINTAINER x\nRUN --foo y\nFROM b\n").unwrap();
+    assert_eq!((file.stages.len(), file.stages[0].instructions.len()), (1, 1));
+    assert_eq!(error.unwrap().error.named_line, Some(3));
+    let (_, error) = crate::read(b"FROM a As b c\n").unwrap();
+    let wrong = error.unwrap();
+    assert_eq!((wrong.words.len(), wrong.source.unwrap().keyword.as_str()), (4, "FROM"));
+    assert!(crate::read(b"").is_err());
+}

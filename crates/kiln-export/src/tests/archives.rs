@@ -227,3 +227,58 @@ async fn a_docker_engine_started_by_root_loads_the_archive() {
         assert_eq!(seen.trim(), format!("{} 2 [sh]", response["containerimage.config.digest"]));
     }
 }
+
+#[tokio::test]
+async fn a_layout_is_filled_blob_by_blob() {
+    let w = World::new().await;
+    let top = w.layer(None, &[("b", "two")]);
+    let attrs = [("name", "app"), ("tar", "false")];
+    let response = w.export("oci", &attrs, 0, &single(Some(top.clone()))).await.unwrap();
+    let blobs = || std::fs::read_dir(w.path("blobs/sha256")).unwrap().count();
+    assert_eq!(blobs(), 3, "layer, config, manifest");
+    let root = w.path("blobs/sha256").join(&response["containerimage.digest"][7..]);
+    assert!(std::fs::read_to_string(root).unwrap().contains("manifest.v1+json"));
+    assert!(w.calls.lock().unwrap().is_empty(), "no archive");
+    w.export("oci", &attrs, 0, &single(Some(top))).await.unwrap();
+    assert_eq!(blobs(), 3);
+}
+
+/// Modification times of the files in each layer of the archive, in seconds.
+fn layer_times(w: &World) -> Vec<Vec<i64>> {
+    let files = entries(&w.path("file"));
+    let index: serde_json::Value = serde_json::from_slice(&files["index.json"]).unwrap();
+    let blob = |d: &serde_json::Value| {
+        files[&format!("blobs/sha256/{}", &d["digest"].as_str().unwrap()[7..])].clone()
+    };
+    let manifest: serde_json::Value = serde_json::from_slice(&blob(&index["manifests"][0])).unwrap();
+    let times = |layer: &serde_json::Value| {
+        let data = blob(layer);
+        let (_, plain) = kiln_fs::compress::auto_decoder(&data[..]).unwrap();
+        let mut tar = kiln_fs::tar::Reader::new(plain);
+        std::iter::from_fn(|| tar.next_entry().unwrap()).map(|e| e.mtime.as_nanos() / 1_000_000_000).collect()
+    };
+    manifest["layers"].as_array().unwrap().iter().map(times).collect()
+}
+
+#[tokio::test]
+async fn file_times_are_clamped_but_for_the_base_image() {
+    let w = World::new().await;
+    let base = w.layer(None, &[("base", "one")]);
+    let top = w.layer(Some(&base), &[("dir/", ""), ("dir/b", "two")]);
+    let own = w.snapshots.layer_blobs(&base, &Default::default()).await.unwrap();
+    let attrs = [("rewrite-timestamp", "true"), ("source-date-epoch", "1445412480")];
+    w.export("oci", &attrs, 0, &single(Some(top.clone()))).await.unwrap();
+    assert!(layer_times(&w).concat().iter().all(|t| *t == 1_445_412_480), "{:?}", layer_times(&w));
+    let first = entries(&w.path("file"));
+    w.export("oci", &attrs, 0, &single(Some(top.clone()))).await.unwrap();
+    assert_eq!(first, entries(&w.path("file")), "reproducible");
+    let mut input = single(Some(top));
+    let config = format!(
+        r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+        own[0].diff_id
+    );
+    input.metadata.insert("containerimage.base.config".into(), config.into_bytes());
+    w.export("oci", &attrs, 0, &input).await.unwrap();
+    let times = layer_times(&w);
+    assert!(times[0][0] > 1_445_412_480 && times[1].iter().all(|t| *t == 1_445_412_480), "{times:?}");
+}

@@ -40,6 +40,9 @@ async fn platforms_in_one_directory_must_not_overlap() {
     let input = pair(w.layer(None, &[("d/", ""), ("d/a", "a")]), w.layer(None, &[("d/", ""), ("d/b", "b")]));
     w.export("local", &[("platform-split", "false")], 10, &input).await.unwrap();
     assert_eq!((read(w.path("10/d/a")), read(w.path("10/d/b"))), ("a".into(), "b".into()));
+    let delete = [("platform-split", "false"), ("mode", "delete")];
+    w.export("local", &delete, 12, &input).await.unwrap();
+    assert_eq!((read(w.path("12/d/a")), read(w.path("12/d/b"))), ("a".into(), "b".into()));
     let input = pair(w.layer(None, &[("same", "a")]), w.layer(None, &[("same", "b")]));
     let error = w.export("local", &[("platform-split", "false")], 11, &input).await.unwrap_err();
     assert_eq!(

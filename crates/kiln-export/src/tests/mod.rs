@@ -14,7 +14,7 @@ use kiln_content::{ContentStore, Db};
 use kiln_fs::Root;
 use kiln_registry::{Access, Registry, RegistryConfig};
 use kiln_session::fsutil::{ReceiveOptions, Style, Update, receive};
-use kiln_session::{FileSend, RawStream, SendTarget, Server, SessionManager};
+use kiln_session::{FileSend, LayoutDir, RawStream, SendTarget, Server, SessionManager};
 use kiln_snapshot::{DriverChoice, LayerProvider, NewRef, Snapshot, Snapshots};
 use tokio::io::AsyncReadExt;
 use tonic::Status;
@@ -88,7 +88,8 @@ impl World {
         let sessions = SessionManager::new();
         let calls = Arc::default();
         let client = Client { dir: dir.path().to_path_buf(), calls: Arc::clone(&calls) };
-        let server = Server::new().file_send(Arc::new(client));
+        let store = LayoutDir::fill(Root::open(dir.path()).unwrap());
+        let server = Server::new().file_send(Arc::new(client)).layouts([("export".into(), store)].into());
         let headers = server.headers("session", "");
         let (a, b) = tokio::io::duplex(64 << 10);
         tokio::spawn(server.serve(a));

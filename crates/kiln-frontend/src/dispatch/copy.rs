@@ -7,6 +7,7 @@ use crate::fail::Result;
 use crate::git_ref::{GitRef, Parsed};
 use crate::lint::Rule;
 use crate::names;
+use crate::ospath;
 use crate::platform;
 use crate::stages::StageId;
 use crate::state::EnvOf;
@@ -111,7 +112,7 @@ impl Converter<'_> {
     }
 
     fn copy_files(&mut self, id: StageId, job: &CopyJob<'_>, source: &Source) -> Result<()> {
-        let dest = self.destination(id, &job.files.dest);
+        let dest = self.destination(id, &job.files.dest)?;
         let mode = job.chmod.map(parse_mode).transpose()?.unwrap_or_default();
         check_checksum(job)?;
         let (title, text) = self.copy_title(id, source);
@@ -122,8 +123,10 @@ impl Converter<'_> {
             actions.push(copy);
         }
         for file in &job.files.inline {
-            let output = self.inline_file(id, &file.name, 0o644, file.data.clone().into_bytes());
-            let mut copy = plain_copy(Some(output), &file.name, &mode);
+            let name = ospath::without_drive(&file.name, self.os(id), false)
+                .map_err(|e| wrong(format!("removing drive letter: {e}")))?;
+            let output = self.inline_file(id, &name, 0o644, file.data.clone().into_bytes());
+            let mut copy = plain_copy(Some(output), &name, &mode);
             copy.action.dest.clone_from(&dest);
             actions.push(copy);
         }
@@ -139,12 +142,12 @@ impl Converter<'_> {
     }
 
     /// Below the working directory; a slash at the end means a directory and stays.
-    fn destination(&self, id: StageId, dest: &str) -> String {
-        if dest.starts_with('/') {
-            return keep_end(dest, dest.to_string());
-        }
-        let dest = if matches!(dest, "." | "") { "./" } else { dest };
-        keep_end(dest, gopath::join(&[&self.stages.list[id].state.dir, dest]))
+    fn destination(&self, id: StageId, dest: &str) -> Result<String> {
+        let (os, dir) = (self.os(id), &self.stages.list[id].state.dir);
+        let dest = ospath::without_drive(dest, os, true);
+        let dest = dest.map_err(|e| wrong(format!("removing drive letter: {e}")))?;
+        let dest = if matches!(dest.as_str(), "." | "") { "./" } else { &dest };
+        ospath::normalize(dir, dest, os, true).map_err(wrong)
     }
 
     /// The step's name, and the text in it.
@@ -233,18 +236,6 @@ pub(super) fn plain_copy(source: Option<Output>, src: &str, mode: &Mode) -> Copy
     copy
 }
 
-fn keep_end(written: &str, mut path: String) -> String {
-    if written.ends_with('/') && !path.ends_with('/') {
-        path.push('/');
-    } else if written.ends_with("/.") {
-        if path != "/" {
-            path.push('/');
-        }
-        path.push('.');
-    }
-    path
-}
-
 /// Octal up to 07777, or symbolic as chmod(1) has it.
 fn parse_mode(text: &str) -> Result<Mode> {
     let not_octal = || {
@@ -321,13 +312,5 @@ mod tests {
         for bad in ["u", "x+r", "u=q", ",", "u+r,"] {
             assert!(parse_mode(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn the_end_of_a_destination_stays() {
-        assert_eq!(keep_end("a/", "/x/a".into()), "/x/a/");
-        assert_eq!(keep_end("a/.", "/x/a".into()), "/x/a/.");
-        assert_eq!(keep_end("/.", "/".into()), "/.");
-        assert_eq!(keep_end("/", "/".into()), "/");
     }
 }

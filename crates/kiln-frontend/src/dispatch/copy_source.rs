@@ -6,6 +6,7 @@ use crate::context::is_http;
 use crate::convert::Converter;
 use crate::fail::Result;
 use crate::git_ref::{GitRef, Parsed};
+use crate::ospath;
 use crate::stages::StageId;
 use kiln_digest::Digest;
 use kiln_dockerfile::quote;
@@ -16,7 +17,7 @@ impl Converter<'_> {
     /// One copy without destination, owner and exclusions.
     pub(super) fn copy_source(
         &mut self,
-        _id: StageId,
+        id: StageId,
         job: &CopyJob<'_>,
         path: &str,
         mode: &Mode,
@@ -28,7 +29,7 @@ impl Converter<'_> {
             _ if is_http(path) => self.copy_http(job, path, mode, title),
             _ => {
                 self.check_ignored(job, path);
-                Ok(copy_local(job, path, mode))
+                copy_local(job, path, mode, self.os(id)).map_err(wrong)
             }
         }
     }
@@ -79,19 +80,27 @@ impl Converter<'_> {
     }
 }
 
-fn copy_local(job: &CopyJob<'_>, path: &str, mode: &Mode) -> CopySpec {
+fn copy_local(
+    job: &CopyJob<'_>,
+    path: &str,
+    mode: &Mode,
+    os: &str,
+) -> std::result::Result<CopySpec, String> {
+    let absolute = |path: &str| {
+        ospath::normalize("/", path, os, false).map_err(|e| format!("removing drive letter: {e}"))
+    };
     let mut src = path;
     let (mut patterns, mut required) = (Vec::new(), Vec::new());
     if job.parents {
         let (parent, pattern) = path.split_once("/./").unwrap_or(("/", path));
         src = parent;
-        let pattern = absolute(pattern);
+        let pattern = absolute(pattern)?;
         if !has_wildcards(src) && !has_wildcards(&pattern) {
-            required.push(absolute(&gopath::join(&[src, &pattern])));
+            required.push(absolute(&gopath::join(&[src, &pattern]))?);
         }
         patterns.push(pattern.strip_prefix('/').unwrap_or(&pattern).to_string());
     }
-    let mut copy = plain_copy(job.from, &absolute(src), mode);
+    let mut copy = plain_copy(job.from, &absolute(src)?, mode);
     let a = &mut copy.action;
     a.follow_symlink = true;
     a.dir_copy_contents = true;
@@ -100,16 +109,7 @@ fn copy_local(job: &CopyJob<'_>, path: &str, mode: &Mode) -> CopySpec {
     a.attempt_unpack = job.unpack.unwrap_or(job.is_add);
     a.allow_wildcard = true;
     a.allow_empty_wildcard = true;
-    copy
-}
-
-/// Below the root; what is absolute stays as it is written.
-fn absolute(path: &str) -> String {
-    match path {
-        "" => "/".to_string(),
-        p if p.starts_with('/') => p.to_string(),
-        p => gopath::join(&["/", p]),
-    }
+    Ok(copy)
 }
 
 fn has_wildcards(path: &str) -> bool {

@@ -3,8 +3,9 @@
 use super::{used_path, wrong};
 use crate::convert::Converter;
 use crate::fail::Result;
+use crate::outline::Mounted;
 use crate::stages::StageId;
-use kiln_dockerfile::{Mount, MountType, Sharing, quote};
+use kiln_dockerfile::{Mount, MountType, Range, Sharing, quote};
 use kiln_llb::builder::{
     ActionSpec, Constraints, ExecSpec, MountSpec, MountWhat, Output, Owner, OwnerId, SecretSpec, SshSpec,
 };
@@ -17,13 +18,24 @@ impl Converter<'_> {
         id: StageId,
         mounts: &[Mount],
         sources: &[StageId],
+        at: Range,
         spec: &mut ExecSpec,
     ) -> Result<()> {
         for (mount, source) in mounts.iter().zip(sources) {
             let output = self.mount_source(mount, *source)?;
             match mount.kind {
-                MountType::Secret => spec.secrets.push(secret(mount)?),
-                MountType::Ssh => spec.ssh.push(ssh(mount)?),
+                MountType::Secret => {
+                    let secret = secret(mount)?;
+                    let known = &mut self.stages.list[id].parameters.secrets;
+                    known.entry(secret.id.clone()).or_insert(Mounted { required: mount.required, at });
+                    spec.secrets.push(secret);
+                }
+                MountType::Ssh => {
+                    let name = mount.id.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| "default".into());
+                    let known = &mut self.stages.list[id].parameters.ssh;
+                    known.entry(name).or_insert(Mounted { required: mount.required, at });
+                    spec.ssh.push(ssh(mount)?);
+                }
                 MountType::Bind | MountType::Cache | MountType::Tmpfs => {
                     let m = self.mount(id, mount, output)?;
                     spec.mounts.push(m);

@@ -8,16 +8,16 @@ use crate::names::{self, Masked};
 use crate::platform;
 use crate::stages::StageId;
 use crate::state::EnvOf;
-use kiln_dockerfile::{Heredoc, Mount, MountType, NetworkMode, Run, RunBody, SecurityMode, Source};
+use kiln_dockerfile::{Device, Heredoc, Mount, MountType, NetworkMode, Run, RunBody, SecurityMode, Source};
 use kiln_llb::builder::{ActionSpec, Constraints, ExecSpec, MountSpec, MountWhat, Output};
-use kiln_llb::{ExecMeta, NetMode};
+use kiln_llb::{CdiDevice, ExecMeta, NetMode};
 
 /// Where the file of a heredoc with its own interpreter is mounted.
 const PIPES: &str = "/dev/pipes/";
 
 impl Converter<'_> {
     pub(super) fn run(&mut self, id: StageId, run: &Run, source: &Source, sources: &[StageId]) -> Result<()> {
-        if !run.devices.is_empty() {
+        if !run.devices.is_empty() && !self.cx.options.labs {
             return Err(wrong(
                 "device feature is only supported in Dockerfile frontend 1.14.0-labs or later",
             ));
@@ -28,9 +28,11 @@ impl Converter<'_> {
         let mut spec = ExecSpec::default();
         let mut title = source.code.clone();
         let words = self.run_words(id, run, &mut spec, &mut title);
-        self.add_mounts(id, &mounts, sources, &mut spec)?;
+        self.add_mounts(id, &mounts, sources, source.range, &mut spec)?;
         self.set_limits(&mut spec);
         self.set_process(id, run, words.clone(), &mut spec);
+        let device = |d: &Device| CdiDevice { name: d.name.clone(), optional: !d.required };
+        spec.cdi_devices = run.devices.iter().map(device).collect();
 
         let title = self.run_title(id, &title, &mounts);
         let mut constraints = self.command_constraints(&source.code, Some(source.range)).named(title);
@@ -53,7 +55,8 @@ impl Converter<'_> {
             RunBody::Heredoc(doc) => {
                 title.push_str(&format!(" ({})", summary(&doc.content)));
                 let data = doc.data();
-                if data.starts_with("#!") {
+                let is_windows = self.stages.list[id].image.platform.os == "windows";
+                if !is_windows && data.starts_with("#!") {
                     spec.mounts.push(self.heredoc_mount(id, doc, data));
                     kiln_llb::gopath::join(&[PIPES, &doc.name])
                 } else {

@@ -1,35 +1,40 @@
 //! WORKDIR.
 
 use crate::convert::Converter;
+use crate::fail::{Fail, Result};
 use crate::lint::Rule;
 use crate::names;
+use crate::ospath;
 use crate::platform;
 use crate::stages::StageId;
 use crate::state::EnvOf;
 use kiln_dockerfile::Source;
 use kiln_llb::builder::{ActionSpec, Constraints, Owner};
-use kiln_llb::gopath;
 
 impl Converter<'_> {
-    /// Sets the directory in config and state, and gives it.
-    pub(crate) fn set_workdir(&mut self, id: StageId, path: &str) -> String {
+    /// Sets the directory in config and state, and gives it. The config has the separators of the system.
+    pub(crate) fn set_workdir(&mut self, id: StageId, path: &str) -> Result<String> {
+        let os = self.os(id).to_string();
         let stage = &mut self.stages.list[id];
-        let dir = normalize(&stage.image.config.working_dir, path);
-        stage.image.config.working_dir.clone_from(&dir);
+        let current = &stage.image.config.working_dir;
+        let dir = ospath::normalize(current, path, &os, false)
+            .map_err(|e| Fail::msg(format!("normalizing workdir: normalizing working directory: {e}")))?;
+        stage.image.config.working_dir = ospath::from_slash(&dir, &os);
         stage.state.set_dir(&dir);
-        dir
+        Ok(dir)
     }
 
-    pub(super) fn workdir(&mut self, id: StageId, path: &str, source: &Source) {
+    pub(super) fn workdir(&mut self, id: StageId, path: &str, source: &Source) -> Result<()> {
         let set_before = std::mem::replace(&mut self.stages.list[id].workdir_set, true);
-        if !set_before && !path.starts_with('/') {
+        if !set_before && !ospath::is_absolute(path, self.os(id)) {
             self.lint.report(Rule::WorkdirRelativePath(path.to_string()), Some(source.range));
         }
-        let dir = self.set_workdir(id, path);
+        let dir = self.set_workdir(id, path)?;
         if dir != "/" {
             self.make_dir(id, &dir, source);
         }
         self.commit(id, format!("WORKDIR {dir}"), dir != "/");
+        Ok(())
     }
 
     fn make_dir(&mut self, id: StageId, dir: &str, source: &Source) {
@@ -52,19 +57,5 @@ impl Converter<'_> {
         let constraints = self.located(constraints.named(title), Some(source.range));
         let out = self.graph.file(base, &cwd, vec![action], constraints);
         self.stages.list[id].state.output = Some(out);
-    }
-}
-
-/// A relative directory is below the present one; an absolute one stays as it is written.
-fn normalize(current: &str, path: &str) -> String {
-    let current = match current {
-        "" => "/".to_string(),
-        c if c.starts_with('/') => c.to_string(),
-        c => gopath::join(&["/", c]),
-    };
-    match path {
-        "" => current,
-        p if p.starts_with('/') => p.to_string(),
-        p => gopath::join(&[&current, p]),
     }
 }

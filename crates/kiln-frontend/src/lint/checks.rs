@@ -1,13 +1,14 @@
 //! Checks that need only the text or one word.
 
 use super::{Linter, Rule};
+use crate::outline::Declared;
 use kiln_dockerfile::shell::Expansion;
-use kiln_dockerfile::{Dockerfile, Instruction, Kind, Range, Source, Stage, Warning, nearest};
+use kiln_dockerfile::{Dockerfile, Instruction, Kind, Range, Source, Stage, Warning, Wrong, nearest};
 use kiln_llb::builder::EnvList;
 use kiln_oci::Platform;
 use std::collections::BTreeSet;
 
-/// Checks of the instructions as they stand.
+/// Checks of the instructions as they stand, one by one.
 pub(crate) fn instructions(file: &Dockerfile, lint: &mut Linter) {
     for Warning::EmptyContinuation { at, .. } in &file.warnings {
         lint.report(Rule::NoEmptyContinuation, Some(*at));
@@ -25,28 +26,62 @@ pub(crate) fn instructions(file: &Dockerfile, lint: &mut Linter) {
         }
     }
     lint.scope(None);
+}
+
+/// Checks of the file as a whole.
+pub(crate) fn whole(file: &Dockerfile, lint: &mut Linter) {
     stage_names(file, lint);
     casing(file, lint);
 }
 
+/// What is remarked on in an instruction that is wrong in other ways.
+pub(crate) fn wrong_instruction(wrong: &Wrong, lint: &mut Linter) {
+    let Some(source) = &wrong.source else { return };
+    lint.scope(source.check());
+    match &wrong.words[..] {
+        [] if source.keyword.eq_ignore_ascii_case("MAINTAINER") => {
+            lint.report(Rule::MaintainerDeprecated, Some(source.range));
+        }
+        [_, as_word, names @ ..] => {
+            if let [name] = names {
+                stage_name_casing(name, source.range, lint);
+            }
+            if !names.is_empty() {
+                as_casing(&source.keyword, as_word, source.range, lint);
+            }
+        }
+        _ => {}
+    }
+    lint.scope(None);
+}
+
 fn from_line(stage: &Stage, lint: &mut Linter) {
-    let (from, at) = (&stage.from, Some(stage.source.range));
-    if let Some(name) = from.written_name.as_ref().filter(|n| n.to_lowercase() != **n) {
-        lint.report(Rule::StageNameCasing(name.clone()), at);
+    let (from, at) = (&stage.from, stage.source.range);
+    if let Some(name) = &from.written_name {
+        stage_name_casing(name, at, lint);
     }
     if let Some(as_word) = &from.as_word {
-        let keyword = &stage.source.keyword;
-        let differs = if *keyword == keyword.to_lowercase() {
-            *as_word != as_word.to_lowercase()
-        } else {
-            *keyword == keyword.to_uppercase() && *as_word != as_word.to_uppercase()
-        };
-        if differs {
-            lint.report(Rule::FromAsCasing { from: keyword.clone(), as_word: as_word.clone() }, at);
-        }
+        as_casing(&stage.source.keyword, as_word, at, lint);
     }
     if let Some(name) = &from.name {
         description("FROM", vec![name], &stage.source, lint);
+    }
+}
+
+fn stage_name_casing(name: &str, at: Range, lint: &mut Linter) {
+    if name.to_lowercase() != name {
+        lint.report(Rule::StageNameCasing(name.to_string()), Some(at));
+    }
+}
+
+fn as_casing(keyword: &str, as_word: &str, at: Range, lint: &mut Linter) {
+    let differs = if keyword == keyword.to_lowercase() {
+        as_word != as_word.to_lowercase()
+    } else {
+        keyword == keyword.to_uppercase() && as_word != as_word.to_uppercase()
+    };
+    if differs {
+        lint.report(Rule::FromAsCasing { from: keyword.to_string(), as_word: as_word.to_string() }, Some(at));
     }
 }
 
@@ -109,11 +144,11 @@ fn casing(file: &Dockerfile, lint: &mut Linter) {
 pub(crate) fn undefined_in_from(
     found: &Expansion,
     env: &EnvList,
-    declared: &[String],
+    declared: &Declared,
     at: Range,
     lint: &mut Linter,
 ) {
-    let known: Vec<&str> = declared.iter().map(String::as_str).chain(env.iter().map(|(k, _)| k)).collect();
+    let known: Vec<&str> = declared.keys().map(String::as_str).chain(env.iter().map(|(k, _)| k)).collect();
     for name in found.unmatched.iter().filter(|n| !known.contains(&n.as_str())) {
         let hint = nearest(name, &known, false);
         lint.report(Rule::UndefinedArgInFrom { name: name.clone(), hint }, Some(at));

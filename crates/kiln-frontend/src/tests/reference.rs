@@ -114,6 +114,7 @@ fn differences(mut want: Expect, mut got: Expect) -> Vec<String> {
         if !want.error_at.is_empty() && want.error_at != got.error_at {
             out.push(format!("error places\n  want {:?}\n  got  {:?}", want.error_at, got.error_at));
         }
+        out.extend(unlike("warning", &want.warnings, &got.warnings));
         return out;
     }
     // Nothing is solved for scratch, and platforms are converted in any order.
@@ -129,8 +130,7 @@ fn differences(mut want: Expect, mut got: Expect) -> Vec<String> {
     for (what, w, g) in
         [("warning", &want.warnings, &got.warnings), ("lookup", &want.resolved, &got.resolved)]
     {
-        out.extend(w.iter().filter(|v| !g.contains(v)).map(|v| format!("missing {what} {v}")));
-        out.extend(g.iter().filter(|v| !w.contains(v)).map(|v| format!("too much: {what} {v}")));
+        out.extend(unlike(what, w, g));
     }
     let keys: std::collections::BTreeSet<&String> = want.metadata.keys().chain(got.metadata.keys()).collect();
     for key in keys {
@@ -142,6 +142,13 @@ fn differences(mut want: Expect, mut got: Expect) -> Vec<String> {
         }
     }
     out
+}
+
+/// What only one of two lists has.
+fn unlike(what: &str, want: &[String], got: &[String]) -> Vec<String> {
+    let missing = want.iter().filter(|v| !got.contains(v)).map(|v| format!("missing {what} {v}"));
+    let too_much = got.iter().filter(|v| !want.contains(v)).map(|v| format!("too much: {what} {v}"));
+    missing.chain(too_much).collect()
 }
 
 #[tokio::test]

@@ -37,6 +37,36 @@ pub(super) fn exec(e: pb::ExecOp, inputs: usize) -> Result<ExecOp, OpError> {
     })
 }
 
+impl Mount {
+    /// A mount of an interactive container. It may name a result in `result_id`; inputs and outputs mean nothing there.
+    ///
+    /// # Errors
+    /// If a member is missing or out of range.
+    pub fn from_container(m: pb::Mount) -> Result<Mount, OpError> {
+        mount(pb::Mount { input: -1, output: -1, ..m }, 0)
+    }
+}
+
+impl NetMode {
+    /// From the number of the wire.
+    ///
+    /// # Errors
+    /// If it has no meaning.
+    pub fn from_wire(mode: i32) -> Result<NetMode, OpError> {
+        net_mode(mode)
+    }
+}
+
+impl SecurityMode {
+    /// From the number of the wire.
+    ///
+    /// # Errors
+    /// If it has no meaning: what is unknown is never taken for something less confined.
+    pub fn from_wire(mode: i32) -> Result<SecurityMode, OpError> {
+        security_mode(mode)
+    }
+}
+
 fn check_outputs(mounts: &[Mount]) -> Result<(), OpError> {
     let outputs = mounts.iter().filter(|m| m.kind == MountKind::Bind).filter_map(|m| m.output);
     let mut seen = vec![false; mounts.len()];

@@ -213,7 +213,7 @@ fn put(out: &mut serde_json::Map<String, Value>, key: &str, value: Value) {
     }
 }
 
-fn metadata_json(m: &pb::OpMetadata) -> Value {
+pub(crate) fn metadata_json(m: &pb::OpMetadata) -> Value {
     let mut out = serde_json::Map::new();
     put(&mut out, "ignore_cache", m.ignore_cache.into());
     put(&mut out, "description", serde_json::json!(m.description));

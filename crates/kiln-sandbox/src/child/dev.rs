@@ -44,7 +44,7 @@ pub(super) struct Made {
 
 /// Mounts `/dev` and what belongs below it; `proc` is the root of the new procfs.
 pub(super) fn mount(tree: &Tree<'_>, proc: BorrowedFd<'_>, reply: BorrowedFd<'_>) -> Result<Made, Failure> {
-    let nodev = tree.request.devices == Devices::NoDev;
+    let nodev = tree.sandbox.devices == Devices::NoDev;
     let options = [("mode", "0755"), ("size", "65536k")];
     let attrs = Attrs { nosuid: true, nodev, ..Attrs::default() };
     let dev = tree.standard("dev", "tmpfs", &options, attrs, Step::Dev)?;
@@ -58,10 +58,10 @@ pub(super) fn mount(tree: &Tree<'_>, proc: BorrowedFd<'_>, reply: BorrowedFd<'_>
     let pts = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
     let attrs = Attrs { nosuid: true, noexec: true, ..Attrs::default() };
     let pts = inside(dev.as_fd(), "pts", "devpts", &pts, attrs)?;
-    let size = tree.request.shm_size.to_string();
+    let size = tree.sandbox.shm_size.to_string();
     inside(dev.as_fd(), "shm", "tmpfs", &[("mode", "1777"), ("size", &size)], Attrs::SEALED)?;
     inside(dev.as_fd(), "mqueue", "mqueue", &[], Attrs::SEALED)?;
-    let terminal = match tree.request.tty {
+    let terminal = match tree.program.tty {
         Some(size) => Some(terminal(dev.as_fd(), pts.as_fd(), size, reply)?),
         None => None,
     };
@@ -83,7 +83,7 @@ fn inside(
 
 fn devices(tree: &Tree<'_>, dev: BorrowedFd<'_>) -> Result<(), Failure> {
     let step = Step::Devices;
-    match tree.request.devices {
+    match tree.sandbox.devices {
         Devices::Filtered => {
             for (name, major, minor) in STANDARD {
                 node(dev, name, FileType::CharacterDevice, *major, *minor).on(step, name)?;
@@ -144,6 +144,23 @@ fn terminal(
     reply: BorrowedFd<'_>,
 ) -> Result<OwnedFd, Failure> {
     let step = Step::Terminal;
+    let slave = open_terminal(pts, size, reply)?;
+    let stub = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(dev, "console", stub, Mode::empty()).on(step, "console")?;
+    let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let point = rustix::fs::openat(dev, "console", path, Mode::empty()).on(step, "console")?;
+    let console = mount::open_tree(slave.as_fd(), "", false).on(step, "console")?;
+    mount::attach(console.as_fd(), point.as_fd()).on(step, "console")?;
+    Ok(slave)
+}
+
+/// Makes a terminal in a devpts, sends its outer side to the daemon and returns the inner one.
+pub(super) fn open_terminal(
+    pts: BorrowedFd<'_>,
+    size: TerminalSize,
+    reply: BorrowedFd<'_>,
+) -> Result<OwnedFd, Failure> {
+    let step = Step::Terminal;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let master = rustix::fs::openat(pts, "ptmx", flags, Mode::empty()).on(step, "ptmx")?;
     rustix::pty::unlockpt(&master).on(step, "unlock")?;
@@ -152,12 +169,6 @@ fn terminal(
     let winsize =
         rustix::termios::Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(&slave, winsize).on(step, "size")?;
-    let stub = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    rustix::fs::openat(dev, "console", stub, Mode::empty()).on(step, "console")?;
-    let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let point = rustix::fs::openat(dev, "console", path, Mode::empty()).on(step, "console")?;
-    let console = mount::open_tree(slave.as_fd(), "", false).on(step, "console")?;
-    mount::attach(console.as_fd(), point.as_fd()).on(step, "console")?;
     let packet = serde_json::to_vec(&Reply::Terminal).at(step)?;
     kiln_sys::socket::send(reply, &packet, &[master.as_fd()], true).at(step)?;
     Ok(slave)

@@ -3,7 +3,7 @@
 use super::At;
 use super::rooted::{self, Missing, Owner};
 use crate::error::{ExecFailure, ExecFailureKind, Step};
-use crate::wire::{Failure, Request};
+use crate::wire::{Failure, Program};
 use rustix::fs::{Access, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::ffi::CString;
@@ -14,16 +14,16 @@ use std::os::fd::AsFd;
 /// How much of `/etc/passwd` is looked at for a home directory.
 const PASSWD_LIMIT: u64 = 1 << 20;
 
-/// Enters the directory of the request, after making it when missing.
+/// Enters the program's directory, after making it when missing.
 ///
 /// The walk reads links itself, so that a `/proc/self/fd/N` leads nowhere but to a path in the root.
-pub(super) fn enter_working_directory(request: &Request) -> Result<(), Failure> {
+pub(super) fn enter_working_directory(program: &Program) -> Result<(), Failure> {
     let step = Step::WorkingDirectory;
-    let what = request.cwd.display();
+    let what = program.cwd.display();
     let root = rooted::open_slash().on(step, "/")?;
-    let owner = Owner { uid: request.uid, gid: request.gid };
+    let owner = Owner { uid: program.uid, gid: program.gid };
     let directory =
-        rooted::open_or_make(root.as_fd(), &request.cwd, Missing::Directory, Some(owner)).on(step, &what)?;
+        rooted::open_or_make(root.as_fd(), &program.cwd, Missing::Directory, Some(owner)).on(step, &what)?;
     rustix::process::fchdir(&directory).on(step, &what)?;
     // The kernel marks a directory outside the root.
     let here = rustix::process::getcwd(Vec::new()).on(step, &what)?;
@@ -31,11 +31,11 @@ pub(super) fn enter_working_directory(request: &Request) -> Result<(), Failure> 
 }
 
 /// The environment with `HOME` filled in when it is not there (or empty), as runc does.
-pub(super) fn environment(request: &Request) -> Vec<String> {
-    let mut env = request.env.clone();
+pub(super) fn environment(program: &Program) -> Vec<String> {
+    let mut env = program.env.clone();
     if value(&env, "HOME").is_none_or(str::is_empty) {
         env.retain(|entry| !entry.starts_with("HOME="));
-        env.push(format!("HOME={}", home(request.uid).unwrap_or_else(|| "/".into())));
+        env.push(format!("HOME={}", home(program.uid).unwrap_or_else(|| "/".into())));
     }
     env
 }

@@ -2,7 +2,7 @@
 
 use super::At;
 use crate::error::Step;
-use crate::wire::{Failure, Request};
+use crate::wire::{Failure, Program};
 use kiln_sys::caps::{self, Set};
 use rustix::fs::{FileType, Gid, Uid};
 use rustix::process::{Resource, Rlimit};
@@ -45,9 +45,9 @@ pub(crate) const DOCKER_CAPABILITY_NAMES: &[&str] = &[
 ];
 
 /// Makes the three handles the standard streams.
-pub(super) fn use_streams(streams: &[OwnedFd; 3], request: &Request) -> rustix::io::Result<()> {
+pub(super) fn use_streams(streams: &[OwnedFd; 3], program: &Program) -> rustix::io::Result<()> {
     for stream in streams {
-        own_if_pipe(stream.as_fd(), request)?;
+        own_if_pipe(stream.as_fd(), program)?;
     }
     rustix::stdio::dup2_stdin(&streams[0])?;
     rustix::stdio::dup2_stdout(&streams[1])?;
@@ -55,17 +55,17 @@ pub(super) fn use_streams(streams: &[OwnedFd; 3], request: &Request) -> rustix::
 }
 
 /// Gives the pipe to the step's user, so that it can open `/dev/stdout` again; runc does the same.
-fn own_if_pipe(stream: BorrowedFd<'_>, request: &Request) -> rustix::io::Result<()> {
+fn own_if_pipe(stream: BorrowedFd<'_>, program: &Program) -> rustix::io::Result<()> {
     let stat = rustix::fs::fstat(stream)?;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_uid != request.uid {
-        rustix::fs::fchown(stream, Some(Uid::from_raw(request.uid)), None)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_uid != program.uid {
+        rustix::fs::fchown(stream, Some(Uid::from_raw(program.uid)), None)?;
     }
     Ok(())
 }
 
 /// Makes the terminal the standard streams and the controlling terminal of the session.
-pub(super) fn use_terminal(slave: &OwnedFd, request: &Request) -> rustix::io::Result<()> {
-    rustix::fs::fchown(slave, Some(Uid::from_raw(request.uid)), None)?;
+pub(super) fn use_terminal(slave: &OwnedFd, program: &Program) -> rustix::io::Result<()> {
+    rustix::fs::fchown(slave, Some(Uid::from_raw(program.uid)), None)?;
     rustix::process::ioctl_tiocsctty(slave)?;
     rustix::stdio::dup2_stdin(slave)?;
     rustix::stdio::dup2_stdout(slave)?;
@@ -97,8 +97,8 @@ pub(crate) fn is_limit(name: &str) -> bool {
     RESOURCES.iter().any(|(known, _)| *known == name)
 }
 
-pub(super) fn set_limits(request: &Request) -> Result<(), Failure> {
-    for limit in &request.rlimits {
+pub(super) fn set_limits(program: &Program) -> Result<(), Failure> {
+    for limit in &program.rlimits {
         let Some((_, resource)) = RESOURCES.iter().find(|(name, _)| *name == limit.name) else {
             return Err("unknown limit").on(Step::Limits, &limit.name);
         };
@@ -119,18 +119,18 @@ pub(super) fn read_program(fd: OwnedFd) -> std::io::Result<Vec<u8>> {
 
 /// Drops everything outside `keep`, then becomes the user. `inherit` also keeps the capabilities for a
 /// user that is not root, over execve(2).
-pub(super) fn become_user(request: &Request, keep: Set, inherit: bool) -> Result<(), Failure> {
+pub(super) fn become_user(program: &Program, keep: Set, inherit: bool) -> Result<(), Failure> {
     let (caps_step, user_step) = (Step::Capabilities, Step::User);
     // A daemon with less cannot give it.
     let keep = keep & caps::get().at(caps_step)?.permitted;
     caps::limit_bounding(keep).at(caps_step)?;
     caps::clear_ambient().at(caps_step)?;
     caps::keep_over_setuid(true).at(caps_step)?;
-    let groups: Vec<Gid> = request.additional_gids.iter().map(|g| Gid::from_raw(*g)).collect();
+    let groups: Vec<Gid> = program.additional_gids.iter().map(|g| Gid::from_raw(*g)).collect();
     rustix::thread::set_thread_groups(&groups).on(user_step, "groups")?;
-    let (uid, gid) = (Uid::from_raw(request.uid), Gid::from_raw(request.gid));
-    rustix::thread::set_thread_res_gid(gid, gid, gid).on(user_step, format_args!("gid {}", request.gid))?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid).on(user_step, format_args!("uid {}", request.uid))?;
+    let (uid, gid) = (Uid::from_raw(program.uid), Gid::from_raw(program.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).on(user_step, format_args!("gid {}", program.gid))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).on(user_step, format_args!("uid {}", program.uid))?;
     caps::keep_over_setuid(false).at(caps_step)?;
     caps::set(keep, keep, if inherit { keep } else { Set::empty() }).at(caps_step)?;
     if inherit {

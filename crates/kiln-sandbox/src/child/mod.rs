@@ -1,11 +1,12 @@
-//! The new process, from fork to execve: it builds its own sandbox, step by step.
+//! The new process, from fork to execve: it builds its own sandbox, or enters a running one, step by step.
 //!
-//! It starts as root in fresh namespaces, with an almost empty mount tree, and holds handles of everything it
-//! mounts. The steps are in the order of [`Step`]; privileges go last.
+//! It starts as root, with an almost empty mount tree. Making a sandbox, it is in fresh namespaces and holds handles
+//! of everything it mounts. The steps are in the order of [`Step`]; privileges go last.
 
 mod dev;
 mod exec;
 mod identity;
+mod join;
 mod mounts;
 pub(crate) mod rooted;
 
@@ -14,7 +15,7 @@ pub(crate) use mounts::{ROOT_POINT, SCRATCH_POINT};
 
 use crate::error::Step;
 use crate::spec::Security;
-use crate::wire::{self, Failure, FdIndex, Reply, Request};
+use crate::wire::{self, Failure, FdIndex, Place, Program, Reply, Sandbox};
 use kiln_sys::caps::Set;
 use kiln_sys::mount::{self, Attrs};
 use kiln_sys::socket;
@@ -69,45 +70,66 @@ enum Never {}
 fn set_up_and_exec(handles: &mut Handles, reply: BorrowedFd<'_>) -> Result<Never, Failure> {
     let file = handles.take(wire::REQUEST_FILE)?;
     let (request, blobs) = wire::read_request(file).at(Step::Request)?;
+    let program = &request.program;
     rustix::process::umask(Mode::empty());
     rustix::process::setsid().at(Step::Session)?;
     own_keyring()?;
-    if request.tty.is_none() {
-        let [stdin, stdout, stderr] = request.stdio;
+    if program.tty.is_none() {
+        let [stdin, stdout, stderr] = program.stdio;
         let streams = [handles.take(stdin)?, handles.take(stdout)?, handles.take(stderr)?];
-        identity::use_streams(&streams, &request).at(Step::Stdio)?;
+        identity::use_streams(&streams, program).at(Step::Stdio)?;
     }
-    join_cgroups(handles, &request)?;
-    if request.own_network {
+    join_v1_cgroups(handles, program)?;
+    match &request.place {
+        Place::New(sandbox) => make(handles, program, sandbox, &blobs, reply)?,
+        Place::Join(first) => join::enter(&handles.take(*first)?, program, reply)?,
+    }
+    become_and_exec(handles, program)
+}
+
+/// Makes the sandbox around this process.
+fn make(
+    handles: &mut Handles,
+    program: &Program,
+    sandbox: &Sandbox,
+    blobs: &[u8],
+    reply: BorrowedFd<'_>,
+) -> Result<(), Failure> {
+    // Only after joining cgroups: the namespace's root is the cgroup the process is in when it is made.
+    kiln_sys::mountns::unshare(rustix::thread::UnshareFlags::NEWCGROUP).at(Step::Cgroup)?;
+    if sandbox.own_network {
         kiln_sys::net::loopback_up().at(Step::Loopback)?;
     }
-    let built = mounts::build(handles, &request, &blobs, reply)?;
-    rustix::system::sethostname(request.hostname.as_bytes()).at(Step::Hostname)?;
+    let built = mounts::build(handles, program, sandbox, blobs, reply)?;
+    rustix::system::sethostname(sandbox.hostname.as_bytes()).at(Step::Hostname)?;
     if let Some(terminal) = built.terminal {
-        identity::use_terminal(&terminal, &request).at(Step::Terminal)?;
+        identity::use_terminal(&terminal, program).at(Step::Terminal)?;
     }
-    exec::enter_working_directory(&request)?;
-    if request.read_only_root {
+    exec::enter_working_directory(program)?;
+    if sandbox.read_only_root {
         mount::set_attrs(built.root.as_fd(), Attrs::default().read_only(), false).at(Step::ReadOnlyRoot)?;
     }
-    let env = exec::environment(&request);
-    identity::set_limits(&request)?;
-    let program = match request.seccomp {
-        Some(index) => Some(identity::read_program(handles.take(index)?).at(Step::Seccomp)?),
-        None => None,
-    };
+    let ready = serde_json::to_vec(&Reply::Ready).at(Step::Join)?;
+    socket::send(reply, &ready, &[], true).at(Step::Join)
+}
+
+/// Gives up what the program must not have, and becomes it.
+fn become_and_exec(handles: &mut Handles, program: &Program) -> Result<Never, Failure> {
+    let env = exec::environment(program);
+    identity::set_limits(program)?;
     // While CAP_SYS_ADMIN is there: later the kernel would ask for no_new_privs, which steps do not get.
-    if let Some(program) = program {
-        kiln_sys::seccomp::load(&program).at(Step::Seccomp)?;
+    if let Some(index) = program.seccomp {
+        let filter = identity::read_program(handles.take(index)?).at(Step::Seccomp)?;
+        kiln_sys::seccomp::load(&filter).at(Step::Seccomp)?;
     }
-    match request.security {
-        Security::Sandbox => identity::become_user(&request, identity::DOCKER_CAPABILITIES, false)?,
-        Security::Insecure => identity::become_user(&request, Set::all(), true)?,
+    match program.security {
+        Security::Sandbox => identity::become_user(program, identity::DOCKER_CAPABILITIES, false)?,
+        Security::Insecure => identity::become_user(program, Set::all(), true)?,
     }
     kiln_sys::process::close_on_exec_from(3).at(Step::Descriptors)?;
     kiln_sys::process::reset_signals().at(Step::Signals)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    Err(exec::exec(&request.args, &env))
+    Err(exec::exec(&program.args, &env))
 }
 
 /// The daemon's keys are not for steps. Where there are no keyrings, or no more, nothing can be reached either:
@@ -121,11 +143,10 @@ fn own_keyring() -> Result<(), Failure> {
 }
 
 /// v2 was joined by being born there; v1 is joined by writing "this process" to the files the daemon opened.
-fn join_cgroups(handles: &mut Handles, request: &Request) -> Result<(), Failure> {
-    for index in &request.v1_cgroups {
+fn join_v1_cgroups(handles: &mut Handles, program: &Program) -> Result<(), Failure> {
+    for index in &program.v1_cgroups {
         let procs = handles.take(*index)?;
         rustix::io::write(&procs, b"0").at(Step::Cgroup)?;
     }
-    // Only now: the namespace's root is the cgroup the process is in when it is made.
-    kiln_sys::mountns::unshare(rustix::thread::UnshareFlags::NEWCGROUP).at(Step::Cgroup)
+    Ok(())
 }

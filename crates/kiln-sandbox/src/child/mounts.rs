@@ -4,7 +4,7 @@ use super::rooted::{self, Missing};
 use super::{At, Handles, dev};
 use crate::error::Step;
 use crate::spec::Security;
-use crate::wire::{CgroupView, Devices, Failure, Mount, Request, Source};
+use crate::wire::{CgroupView, Devices, Failure, Mount, Program, Sandbox, Source};
 use kiln_sys::mount::{self, Attrs};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -26,7 +26,8 @@ const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
 /// Handles of what one run mounts.
 pub(super) struct Tree<'a> {
-    pub(super) request: &'a Request,
+    pub(super) program: &'a Program,
+    pub(super) sandbox: &'a Sandbox,
     pub(super) root: OwnedFd,
     /// A filesystem of this run's own outside the root: files, an empty directory, spare device nodes.
     pub(super) scratch: OwnedFd,
@@ -43,30 +44,31 @@ pub(super) struct Built {
 /// Builds everything and changes the root.
 pub(super) fn build(
     handles: &mut Handles,
-    request: &Request,
+    program: &Program,
+    sandbox: &Sandbox,
     blobs: &[u8],
     reply: BorrowedFd<'_>,
 ) -> Result<Built, Failure> {
-    let root = handles.take(request.root)?;
+    let root = handles.take(sandbox.root)?;
     // Opened here and not by the helper: a handle from before the fork belongs to the helper's namespace.
     let old_root = rooted::open_slash().at(Step::Root)?;
     let point = rooted::plain_directory(old_root.as_fd(), ROOT_POINT).at(Step::Root)?;
     mount::set_private(root.as_fd(), true).at(Step::Root)?;
-    if request.devices == Devices::NoDev {
+    if sandbox.devices == Devices::NoDev {
         mount::set_attrs(root.as_fd(), Attrs { nodev: true, ..Attrs::default() }, false).at(Step::Root)?;
     }
     mount::attach(root.as_fd(), point.as_fd()).at(Step::Root)?;
-    let tree = Tree { request, root, scratch: scratch(old_root.as_fd()).at(Step::Root)? };
+    let tree = Tree { program, sandbox, root, scratch: scratch(old_root.as_fd()).at(Step::Root)? };
 
     let proc = tree.standard("proc", "proc", &[], Attrs::SEALED, Step::Proc)?;
     let made = dev::mount(&tree, proc.as_fd(), reply)?;
     let sys = tree.sys()?;
-    if request.security == Security::Sandbox {
+    if program.security == Security::Sandbox {
         tree.mask(proc.as_fd(), MASKED_PROC, made.null.as_fd())?;
         tree.mask(sys.as_fd(), MASKED_SYS, made.null.as_fd())?;
         read_only_paths(proc.as_fd(), READ_ONLY_PROC)?;
     }
-    for (number, wanted) in request.mounts.iter().enumerate() {
+    for (number, wanted) in sandbox.mounts.iter().enumerate() {
         tree.wanted(handles, wanted, number, blobs)?;
     }
     // Drops the helper's tree, the scratch filesystem included.
@@ -105,17 +107,17 @@ impl Tree<'_> {
     }
 
     fn sys(&self) -> Result<OwnedFd, Failure> {
-        let sealed = match self.request.security {
+        let sealed = match self.program.security {
             Security::Sandbox => Attrs::SEALED.read_only(),
             Security::Insecure => Attrs::SEALED,
         };
         let sys = self.standard("sys", "sysfs", &[], sealed, Step::Sys)?;
         let step = Step::CgroupMount;
-        if self.request.cgroup_view == CgroupView::None {
+        if self.sandbox.cgroup_view == CgroupView::None {
             return Ok(sys);
         }
         let point = below(sys.as_fd(), "fs/cgroup").at(step)?;
-        match &self.request.cgroup_view {
+        match &self.sandbox.cgroup_view {
             CgroupView::None => {}
             CgroupView::Unified => {
                 let fs = mount::new_filesystem("cgroup2", &[], sealed).at(step)?;
@@ -195,7 +197,7 @@ impl Tree<'_> {
         let size = size.map(|s| s.to_string());
         let mut options = vec![("mode", mode.as_str())];
         options.extend(size.as_deref().map(|s| ("size", s)));
-        let nodev = self.request.devices == Devices::NoDev;
+        let nodev = self.sandbox.devices == Devices::NoDev;
         mount::new_filesystem("tmpfs", &options, Attrs { nosuid: true, nodev, ..Attrs::default() })
     }
 

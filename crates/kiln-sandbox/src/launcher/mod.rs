@@ -4,19 +4,19 @@ mod connection;
 mod order;
 mod run;
 
-pub(crate) use order::{SHM_SIZE, validate};
+pub(crate) use order::{SHM_SIZE, validate, validate_program};
 
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, StepCgroup};
 use crate::error::SandboxError;
 use crate::executor::{Executor, Process};
 use crate::seccomp;
-use crate::spec::{ProcessSpec, Security, Stdio};
-use connection::Connection;
+use crate::spec::{JoinSpec, ProcessSpec, Security, Stdio};
+use connection::{Connection, Packet};
 use rustix::fs::{MemfdFlags, SealFlags};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use tokio::sync::{Mutex, OnceCell};
+use std::sync::{Arc, Weak};
+use tokio::sync::{Mutex, OnceCell, watch};
 
 /// How a [`Launcher`] is set up.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ impl Default for LauncherConfig {
 
 /// Runs processes through the pre-started helper. Cheap to clone.
 ///
-/// The helper ends when the last clone is dropped and the last run has ended.
+/// The helper ends when the last clone and the last [`Process`] are dropped.
 #[derive(Clone)]
 pub struct Launcher {
     inner: Arc<Inner>,
@@ -125,17 +125,14 @@ fn sealed(bytes: &[u8]) -> std::io::Result<OwnedFd> {
 impl Executor for Launcher {
     async fn run(&self, spec: ProcessSpec, stdio: Stdio) -> Result<Process, SandboxError> {
         validate(&spec)?;
-        let profile = match spec.security {
-            Security::Sandbox => Some(self.inner.profile().await?.as_fd()),
-            Security::Insecure => None,
-        };
+        let profile = self.profile(spec.security).await?;
         let cgroup = self.inner.cgroups.step(
             &spec.id,
             spec.security,
             &spec.resources,
             spec.cgroup_parent.as_deref(),
         )?;
-        let wants_terminal = spec.tty.is_some();
+        let (wants_terminal, security) = (spec.tty.is_some(), spec.security);
         let (packet, reply) = order::build(spec, stdio, &cgroup, profile)?;
         let mut connection = self.connection().await?;
         if !connection.send(&packet).await? {
@@ -146,6 +143,56 @@ impl Executor for Launcher {
             }
         }
         drop(packet);
-        run::follow(connection, reply, cgroup, wants_terminal).await
+        let cgroup = Arc::new(cgroup);
+        let started = run::started(reply, wants_terminal).await?;
+        let (ready, made) = watch::channel(false);
+        let sandbox =
+            Sandbox { launcher: self.clone(), connection, security, made, cgroup: Arc::downgrade(&cgroup) };
+        started.follow(sandbox.connection.clone(), cgroup, ready, Some(sandbox))
+    }
+}
+
+impl Launcher {
+    async fn profile(&self, security: Security) -> Result<Option<BorrowedFd<'_>>, SandboxError> {
+        Ok(match security {
+            Security::Sandbox => Some(self.inner.profile().await?.as_fd()),
+            Security::Insecure => None,
+        })
+    }
+}
+
+/// What is needed to start more processes in a sandbox that runs.
+struct Sandbox {
+    launcher: Launcher,
+    /// The helper that made it: no other one stands above its pid namespace.
+    connection: Arc<Connection>,
+    security: Security,
+    /// Turns true when it has been made: before, there is nothing to join but the helper's own tree.
+    made: watch::Receiver<bool>,
+    /// Gone when the sandbox is.
+    cgroup: Weak<StepCgroup>,
+}
+
+impl Sandbox {
+    async fn join(
+        &self,
+        first: BorrowedFd<'_>,
+        mut spec: JoinSpec,
+        stdio: Stdio,
+    ) -> Result<Process, SandboxError> {
+        let made = self.made.clone().wait_for(|made| *made).await.is_ok();
+        let cgroup = self.cgroup.upgrade().filter(|_| made).ok_or(SandboxError::Ended)?;
+        if self.security == Security::Sandbox {
+            spec.security = Security::Sandbox;
+        }
+        let profile = self.launcher.profile(spec.security).await?;
+        let wants_terminal = spec.tty.is_some();
+        let (packet, reply): (Packet, OwnedFd) = order::build_join(spec, stdio, first, &cgroup, profile)?;
+        if !self.connection.send(&packet).await? {
+            return Err(SandboxError::HelperGone);
+        }
+        drop(packet);
+        let started = run::started(reply, wants_terminal).await?;
+        started.follow(self.connection.clone(), cgroup, watch::Sender::new(true), None)
     }
 }

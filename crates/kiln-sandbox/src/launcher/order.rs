@@ -4,12 +4,15 @@ use super::connection::Packet;
 use crate::cgroup::StepCgroup;
 use crate::child::is_limit;
 use crate::error::SandboxError;
-use crate::spec::{MountKind, Network, ProcessSpec, SandboxMount, Stdio, Ulimit};
-use crate::wire::{self, Devices, FdIndex, Mount, Order, Request, Rlimit, Source};
+use crate::spec::{JoinSpec, MountKind, Network, ProcessSpec, SandboxMount, Stdio, Ulimit};
+use crate::wire::{
+    self, Devices, FdIndex, Mount, Order, Place, Program, Request, Rlimit, Sandbox, Source, Spaces,
+};
 use kiln_sys::mount::{self, Attrs};
 use kiln_sys::socket;
 use rustix::fs::FileType;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// 64 MiB, Docker's default.
 pub(crate) const SHM_SIZE: u64 = 64 << 20;
@@ -22,15 +25,7 @@ pub(crate) fn validate(spec: &ProcessSpec) -> Result<(), SandboxError> {
     {
         return wrong("id", "must be 1 to 128 letters, digits, `-`, `_` and `.`, not starting with a dot");
     }
-    if spec.args.is_empty() {
-        return wrong("args", "no program to run");
-    }
-    if spec.args.iter().chain(&spec.env).any(|s| s.contains('\0')) {
-        return wrong("args", "arguments and environment cannot contain a NUL byte");
-    }
-    if !spec.cwd.is_absolute() {
-        return wrong("cwd", "the working directory must be an absolute path");
-    }
+    validate_program(&spec.args, &spec.env, &spec.cwd, &spec.ulimits)?;
     // HOST_NAME_MAX of the kernel.
     if spec.hostname.len() > 64 {
         return wrong("hostname", "is longer than 64 bytes");
@@ -43,7 +38,27 @@ pub(crate) fn validate(spec: &ProcessSpec) -> Result<(), SandboxError> {
             ));
         }
     }
-    match spec.ulimits.iter().find(|u| !is_limit(&u.name) || u.soft < -1 || u.hard < -1) {
+    Ok(())
+}
+
+/// The part that joining processes have too.
+pub(crate) fn validate_program(
+    args: &[String],
+    env: &[String],
+    cwd: &Path,
+    ulimits: &[Ulimit],
+) -> Result<(), SandboxError> {
+    let wrong = |field, reason: &str| Err(SandboxError::invalid(field, reason));
+    if args.is_empty() {
+        return wrong("args", "no program to run");
+    }
+    if args.iter().chain(env).any(|s| s.contains('\0')) {
+        return wrong("args", "arguments and environment cannot contain a NUL byte");
+    }
+    if !cwd.is_absolute() {
+        return wrong("cwd", "the working directory must be an absolute path");
+    }
+    match ulimits.iter().find(|u| !is_limit(&u.name) || u.soft < -1 || u.hard < -1) {
         Some(limit) => Err(SandboxError::invalid("ulimits", format!("{:?} is not a limit", limit.name))),
         None => Ok(()),
     }
@@ -72,11 +87,7 @@ pub(super) fn build(
     cgroup: &StepCgroup,
     profile: Option<BorrowedFd<'_>>,
 ) -> Result<(Packet, OwnedFd), SandboxError> {
-    let (ours, theirs) = socket::pair().map_err(|e| SandboxError::prepare("make a socket", e))?;
-    let mut fds = Fds::default();
-    fds.push(theirs);
-    // Holds the place of the request, which is written last because it names the others.
-    fds.push(ours);
+    let (mut fds, ours) = begin()?;
     let mut blobs = Vec::new();
     let own_network = spec.network == Network::None;
     let nodev = cgroup.devices == Devices::NoDev;
@@ -85,40 +96,94 @@ pub(super) fn build(
         .into_iter()
         .map(|m| mount_order(m, nodev, &mut fds, &mut blobs))
         .collect::<Result<_, _>>()?;
-    let request = Request {
+    let sandbox = Sandbox {
         root: fds.push(spec.root),
         read_only_root: spec.read_only_root,
-        stdio: [fds.push(stdio.stdin), fds.push(stdio.stdout), fds.push(stdio.stderr)],
         mounts,
+        hostname: spec.hostname,
+        own_network,
+        devices: cgroup.devices,
+        shm_size: spec.shm_size.unwrap_or(SHM_SIZE),
+        cgroup_view: cgroup.view.clone(),
+    };
+    let program = Program {
+        stdio: [fds.push(stdio.stdin), fds.push(stdio.stdout), fds.push(stdio.stderr)],
         args: spec.args,
         env: spec.env,
         cwd: spec.cwd,
         uid: spec.uid,
         gid: spec.gid,
         additional_gids: spec.additional_gids,
-        hostname: spec.hostname,
-        own_network,
         security: spec.security,
-        devices: cgroup.devices,
         rlimits: spec.ulimits.into_iter().map(rlimit).collect(),
-        shm_size: spec.shm_size.unwrap_or(SHM_SIZE),
         tty: spec.tty,
-        v1_cgroups: cgroup.v1.iter().map(|m| fds.push_copy(m.handle.as_fd())).collect::<Result<_, _>>()?,
-        cgroup_view: cgroup.view.clone(),
+        v1_cgroups: v1_cgroups(cgroup, &mut fds)?,
         seccomp: profile.map(|p| fds.push_copy(p)).transpose()?,
     };
-    let order = Order {
-        own_network,
-        cgroup: cgroup.unified.as_ref().map(|m| fds.push_copy(m.handle.as_fd())).transpose()?,
+    let request = Request { program, place: Place::New(Box::new(sandbox)) };
+    let packet = finish(fds, &request, &blobs, Spaces::New { network: own_network }, cgroup)?;
+    Ok((packet, ours))
+}
+
+/// The same for one more process beside the one behind `first`.
+pub(super) fn build_join(
+    spec: JoinSpec,
+    stdio: Stdio,
+    first: BorrowedFd<'_>,
+    cgroup: &StepCgroup,
+    profile: Option<BorrowedFd<'_>>,
+) -> Result<(Packet, OwnedFd), SandboxError> {
+    let (mut fds, ours) = begin()?;
+    let first = fds.push_copy(first)?;
+    let program = Program {
+        stdio: [fds.push(stdio.stdin), fds.push(stdio.stdout), fds.push(stdio.stderr)],
+        args: spec.args,
+        env: spec.env,
+        cwd: spec.cwd,
+        uid: spec.uid,
+        gid: spec.gid,
+        additional_gids: spec.additional_gids,
+        security: spec.security,
+        rlimits: spec.ulimits.into_iter().map(rlimit).collect(),
+        tty: spec.tty,
+        v1_cgroups: v1_cgroups(cgroup, &mut fds)?,
+        seccomp: profile.map(|p| fds.push_copy(p)).transpose()?,
     };
-    let file =
-        wire::write_request(&request, &blobs).map_err(|e| SandboxError::prepare("write the request", e))?;
-    let ours = std::mem::replace(&mut fds.0[wire::REQUEST_FILE], file);
+    let request = Request { program, place: Place::Join(first) };
+    let packet = finish(fds, &request, &[], Spaces::Of(first), cgroup)?;
+    Ok((packet, ours))
+}
+
+/// The descriptors every packet begins with, and the daemon's end of the socket.
+fn begin() -> Result<(Fds, OwnedFd), SandboxError> {
+    let (ours, theirs) = socket::pair().map_err(|e| SandboxError::prepare("make a socket", e))?;
+    let mut fds = Fds::default();
+    fds.push(theirs);
+    // Holds the place of the request, which is written last because it names the others.
+    fds.push_copy(ours.as_fd())?;
+    Ok((fds, ours))
+}
+
+fn v1_cgroups(cgroup: &StepCgroup, fds: &mut Fds) -> Result<Vec<FdIndex>, SandboxError> {
+    cgroup.v1.iter().map(|made| fds.push_copy(made.handle.as_fd())).collect()
+}
+
+fn finish(
+    mut fds: Fds,
+    request: &Request,
+    blobs: &[u8],
+    spaces: Spaces,
+    cgroup: &StepCgroup,
+) -> Result<Packet, SandboxError> {
+    let unified = cgroup.unified.as_ref().map(|m| fds.push_copy(m.handle.as_fd())).transpose()?;
+    let order = Order { spaces, cgroup: unified };
     if fds.0.len() > socket::MAX_FDS {
-        return Err(SandboxError::invalid("mounts", "too many: about 240 bind mounts fit one run"));
+        return Err(SandboxError::invalid("mounts", format!("more than {} descriptors", socket::MAX_FDS)));
     }
+    fds.0[wire::REQUEST_FILE] =
+        wire::write_request(request, blobs).map_err(|e| SandboxError::prepare("write the request", e))?;
     let bytes = serde_json::to_vec(&order).map_err(|e| SandboxError::prepare("write the order", e))?;
-    Ok((Packet { bytes, fds: fds.0 }, ours))
+    Ok(Packet { bytes, fds: fds.0 })
 }
 
 fn rlimit(limit: Ulimit) -> Rlimit {

@@ -1,9 +1,11 @@
 //! Following one run over its own socket, from the fork to the end.
 
+use super::Sandbox;
 use super::connection::{Connection, watched};
 use crate::cgroup::StepCgroup;
 use crate::error::SandboxError;
-use crate::executor::{ExitStatus, Finished, Outcome, Process, Signaller, Usage};
+use crate::executor::{Control, ExitStatus, Finished, Outcome, Process, Usage, not_first};
+use crate::spec::{JoinSpec, Stdio};
 use crate::wire::{PACKET, Reply};
 use kiln_sys::{Errno, socket};
 use std::io;
@@ -37,15 +39,18 @@ impl Replies {
     }
 }
 
-/// Waits for the fork (and the terminal), and leaves the rest to a task.
-pub(super) async fn follow(
-    connection: Arc<Connection>,
-    socket: OwnedFd,
-    cgroup: StepCgroup,
-    wants_terminal: bool,
-) -> Result<Process, SandboxError> {
+/// A child that has been forked.
+pub(super) struct Started {
+    replies: Replies,
+    pidfd: OwnedFd,
+    terminal: Option<OwnedFd>,
+    ready: bool,
+}
+
+/// Waits for the fork (and the terminal).
+pub(super) async fn started(socket: OwnedFd, wants_terminal: bool) -> Result<Started, SandboxError> {
     let replies = Replies(watched(socket).map_err(|e| SandboxError::prepare("watch a socket", e))?);
-    let (mut pidfd, mut terminal) = (None, None);
+    let (mut pidfd, mut terminal, mut ready) = (None, None, false);
     // Helper and child write to the same socket, in no certain order.
     while pidfd.is_none() || (wants_terminal && terminal.is_none()) {
         let (reply, mut fds) = replies.next().await?;
@@ -53,13 +58,30 @@ pub(super) async fn follow(
             Reply::Spawned => pidfd = fds.pop(),
             Reply::Terminal => terminal = fds.pop(),
             Reply::Refused(failure) | Reply::Failed(failure) => return Err(failure.into()),
+            // Only after the terminal, so the loop has ended by then unless the fork is not known yet.
+            Reply::Ready => ready = true,
             Reply::Exited { .. } => return Err(SandboxError::HelperGone),
         }
     }
-    let Some(pidfd) = pidfd else { return Err(SandboxError::HelperGone) };
-    let (sender, outcome) = watch::channel(None);
-    tokio::spawn(finish(connection, replies, cgroup, sender));
-    Ok(Process::new(terminal, outcome, Arc::new(ByPidfd(pidfd))))
+    let pidfd = pidfd.ok_or(SandboxError::HelperGone)?;
+    Ok(Started { replies, pidfd, terminal, ready })
+}
+
+impl Started {
+    /// Leaves the rest to a task, which tells `ready` when others may join. `sandbox` is there for the first process
+    /// only.
+    pub(super) fn follow(
+        self,
+        connection: Arc<Connection>,
+        cgroup: Arc<StepCgroup>,
+        ready: watch::Sender<bool>,
+        sandbox: Option<Sandbox>,
+    ) -> Result<Process, SandboxError> {
+        let (sender, outcome) = watch::channel(None);
+        ready.send_replace(self.ready);
+        tokio::spawn(finish(connection, self.replies, cgroup, ready, sender));
+        Process::new(self.terminal, outcome, Arc::new(ByPidfd { pidfd: self.pidfd, sandbox }))
+    }
 }
 
 /// Waits for the end also when nobody holds the [`Process`] any more: it has been killed then, and the cgroup
@@ -68,7 +90,8 @@ async fn finish(
     // Held so that the helper outlives its runs.
     _connection: Arc<Connection>,
     replies: Replies,
-    cgroup: StepCgroup,
+    cgroup: Arc<StepCgroup>,
+    ready: watch::Sender<bool>,
     outcome: watch::Sender<Outcome>,
 ) {
     let mut failed = None;
@@ -80,6 +103,7 @@ async fn finish(
                 let usage = Usage { oom_kills: cgroup.oom_kills(), ..usage.into() };
                 break failed.map_or(Ok(Finished { status, usage }), Err);
             }
+            Ok((Reply::Ready, _)) => drop(ready.send_replace(true)),
             Ok(_) => {}
             Err(e) => break Err(failed.unwrap_or(e)),
         }
@@ -88,17 +112,26 @@ async fn finish(
     drop(cgroup);
 }
 
-struct ByPidfd(OwnedFd);
+struct ByPidfd {
+    pidfd: OwnedFd,
+    sandbox: Option<Sandbox>,
+}
 
-impl Signaller for ByPidfd {
+#[async_trait::async_trait]
+impl Control for ByPidfd {
     fn signal(&self, signal: i32) -> Result<(), SandboxError> {
-        kiln_sys::process::signal(self.0.as_fd(), signal)
+        kiln_sys::process::signal(self.pidfd.as_fd(), signal)
             .map_err(|e| SandboxError::prepare("send a signal", e))
     }
 
     fn pid(&self) -> Option<u32> {
         // A pidfd's entry in fdinfo tells the id in the reader's pid namespace.
-        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd())).ok()?;
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd())).ok()?;
         info.lines().find_map(|l| l.strip_prefix("Pid:")?.trim().parse().ok())
+    }
+
+    async fn join(&self, spec: JoinSpec, stdio: Stdio) -> Result<Process, SandboxError> {
+        let sandbox = self.sandbox.as_ref().ok_or_else(not_first)?;
+        sandbox.join(self.pidfd.as_fd(), spec, stdio).await
     }
 }

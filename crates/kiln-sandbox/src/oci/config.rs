@@ -5,7 +5,7 @@
 use super::bundle::Placed;
 use crate::child::DOCKER_CAPABILITY_NAMES;
 use crate::seccomp::{self, Op};
-use crate::spec::{Network, ProcessSpec, Resources, Security, Ulimit};
+use crate::spec::{JoinSpec, Network, ProcessSpec, Resources, Security, Ulimit};
 use kiln_sys::caps;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -36,7 +36,7 @@ pub(super) fn config(spec: &ProcessSpec, rootfs: &Path, placed: &[Placed]) -> Va
     );
     json!({
         "ociVersion": "1.0.2",
-        "process": process(spec, insecure),
+        "process": process(&program(spec)),
         "root": { "path": rootfs, "readonly": spec.read_only_root },
         "hostname": spec.hostname,
         "mounts": mounts,
@@ -59,7 +59,24 @@ const MASKED: &[&str] = &[
 ];
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-fn process(spec: &ProcessSpec, insecure: bool) -> Value {
+/// What a first process has in common with later ones.
+fn program(spec: &ProcessSpec) -> JoinSpec {
+    JoinSpec {
+        args: spec.args.clone(),
+        env: spec.env.clone(),
+        cwd: spec.cwd.clone(),
+        uid: spec.uid,
+        gid: spec.gid,
+        additional_gids: spec.additional_gids.clone(),
+        security: spec.security,
+        ulimits: spec.ulimits.clone(),
+        tty: spec.tty,
+    }
+}
+
+/// The `process` of `config.json`, which is also what `exec --process` takes.
+pub(super) fn process(spec: &JoinSpec) -> Value {
+    let insecure = spec.security == Security::Insecure;
     let caps: Vec<String> = if insecure {
         let permitted = caps::get().map(|sets| sets.permitted).unwrap_or(caps::Set::empty());
         permitted.iter_names().map(|(name, _)| format!("CAP_{name}")).collect()
@@ -69,7 +86,7 @@ fn process(spec: &ProcessSpec, insecure: bool) -> Value {
     let inherited = if insecure { caps.clone() } else { Vec::new() };
     let rlimits: Vec<Value> = spec.ulimits.iter().map(rlimit).collect();
     json!({
-        "terminal": false,
+        "terminal": spec.tty.is_some(),
         "user": { "uid": spec.uid, "gid": spec.gid, "additionalGids": spec.additional_gids },
         "args": spec.args,
         "env": spec.env,

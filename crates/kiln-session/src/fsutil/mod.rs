@@ -9,6 +9,7 @@ mod dirs;
 mod error;
 mod filter;
 mod follow;
+mod merged_tree;
 mod mirror;
 mod options;
 mod packet;
@@ -24,6 +25,7 @@ mod writer;
 
 pub use error::TransferError;
 pub use filter::Filter;
+pub use merged_tree::MergedTree;
 pub use options::{
     Compare, ContentHasher, Limits, MetadataOnly, Observer, ReceiveOptions, Received, Style, Update,
 };

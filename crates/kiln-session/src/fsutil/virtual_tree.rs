@@ -21,7 +21,7 @@ pub struct MemoryTree {
 
 /// A path that sorts in walk order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Key(Bytes);
+pub(super) struct Key(pub(super) Bytes);
 
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_snapshot::{NewRef, RecordKind, Snapshot};
 
-use super::fetch::{Repository, host_path, wanted_ref};
+use super::fetch::{Repository, host_path, no_depth, wanted_ref};
 use super::id::is_commit;
 use super::resolve::Resolved;
 use super::{GitId, GitSource, Mtime, tree};
@@ -40,6 +40,15 @@ impl GitSource {
         let top = host_path(&mounted)?;
         let scratch = tempfile::Builder::new().prefix("git-").tempdir_in(&self.scratch);
         let scratch = scratch.map_err(SourceError::io("make scratch directory"))?;
+        if id.checkout_bundle {
+            let mounted = repository.bundle(resolved, scratch.path(), mounted).await?;
+            let key = key.to_string();
+            return blocking(move || {
+                drop(mounted);
+                Ok(active.commit_with_key(&key)?)
+            })
+            .await;
+        }
         // With a sub directory all is checked out below a name that no repository knows, then lifted.
         let inner = format!("checkout-{:032x}", rand::random::<u128>());
         let places = match (id.keeps_git_dir(), id.subdir.as_str()) {
@@ -87,9 +96,13 @@ impl Repository {
         }
         // Submodules come through the network only: `file` is not among the protocols, and git itself refuses
         // commands in `.gitmodules`.
-        self.call(["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"], places)
-            .run("update submodules for")
-            .await?;
+        const UPDATE: [&str; 5] = ["submodule", "--quiet", "update", "--init", "--recursive"];
+        match self.call(UPDATE, places).arg("--depth=1").try_run().await? {
+            Ok(_) => return Ok(()),
+            Err(failed) if no_depth(&failed.message) => {}
+            Err(failed) => return Err(self.git.error("update submodules for", failed.message)),
+        }
+        self.call(UPDATE, places).run("update submodules for").await?;
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::GitConfig;
+use super::bundle::Staged;
 use super::auth::Setting;
 use super::ssh::Ssh;
 use crate::redact::Redactor;
@@ -43,8 +44,18 @@ pub(super) struct Git {
     pub(super) header: Option<Setting>,
     pub(super) redactor: Redactor,
     pub(super) progress: Arc<dyn Progress>,
+    /// Where commits come from: the remote, or a repository of our own in its place.
+    pub(super) address: Address,
     /// For errors.
     pub(super) remote: String,
+}
+
+/// What commits are fetched from.
+pub(super) enum Address {
+    /// The remote itself.
+    Remote(String),
+    /// What a bundle held.
+    Staged(Arc<Staged>),
 }
 
 /// One command.
@@ -69,6 +80,11 @@ impl Git {
     pub(super) fn call<const N: usize>(&self, args: [&str; N]) -> Call<'_> {
         let args = args.iter().map(OsString::from).collect();
         Call { git: self, git_dir: None, work_tree: None, file: false, quiet: false, args }
+    }
+
+    /// As [`Self::call`], with `--` and where commits come from behind the arguments.
+    pub(super) fn ask<const N: usize>(&self, args: [&str; N]) -> Call<'_> {
+        self.call(args).address()
     }
 
     /// An error about a step.
@@ -100,6 +116,14 @@ impl Call<'_> {
         self
     }
 
+    /// With `--` and where commits come from as arguments.
+    pub(super) fn address(self) -> Self {
+        match &self.git.address {
+            Address::Remote(address) => self.arg("--").arg(address),
+            Address::Staged(staged) => self.with_file().arg("--").arg(staged.address()),
+        }
+    }
+
     /// One more argument.
     pub(super) fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
@@ -120,6 +144,11 @@ impl Call<'_> {
 
     /// Runs the command to its end and gives its output. When the future is dropped, git and all it started end.
     pub(super) async fn try_run(self) -> Result<Result<String, Failed>, SourceError> {
+        Ok(self.try_run_bytes().await?.map(|output| String::from_utf8_lossy(&output).into_owned()))
+    }
+
+    /// As [`Self::try_run`], for output that is not text.
+    pub(super) async fn try_run_bytes(self) -> Result<Result<Vec<u8>, Failed>, SourceError> {
         let io = |e| SourceError::io(format!("run {}", self.git.config.program.display()))(e);
         let mut child = self.command().spawn().map_err(io)?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -130,7 +159,7 @@ impl Call<'_> {
         let status = group.child.wait().await.map_err(io)?;
         group.ended = true;
         match (status.success(), output) {
-            (true, Some(output)) => Ok(Ok(String::from_utf8_lossy(&output).into_owned())),
+            (true, Some(output)) => Ok(Ok(output)),
             (true, None) => {
                 Ok(Err(Failed { message: format!("git printed more than {OUTPUT_LIMIT} bytes") }))
             }

@@ -1,17 +1,19 @@
 //! Getting commits into the shared repository of a remote.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kiln_digest::Digest;
 use kiln_snapshot::{CacheMount, CacheMountSpec, Mounted, RecordKind, Sharing};
 use rustix::fd::AsRawFd;
 
+use super::bundle::Staged;
 use super::command::Git;
 use super::id::is_commit;
 use super::resolve::Resolved;
 use super::{GitId, GitSource};
 use crate::blocking::blocking;
-use crate::{Result, SourceContext, SourceError};
+use crate::{GitObjects, Result, SourceContext, SourceError};
 
 /// A bare repository with the wanted commit, ours alone while held.
 pub(super) struct Repository {
@@ -28,18 +30,21 @@ impl GitSource {
         &self,
         id: &GitId,
         resolved: &Resolved,
+        staged: Option<Arc<Staged>>,
         cx: &SourceContext,
     ) -> Result<Repository> {
-        let repository = self.open_shared(id, resolved, cx).await?;
+        let git = self.git(id, staged, cx).await?;
+        let repository = self.open_shared(id, resolved, git).await?;
         repository.fetch(id, resolved).await?;
         Ok(repository)
     }
 
-    async fn open_shared(&self, id: &GitId, resolved: &Resolved, cx: &SourceContext) -> Result<Repository> {
-        let git = self.git(id, cx).await?;
+    async fn open_shared(&self, id: &GitId, resolved: &Resolved, git: Git) -> Result<Repository> {
         let format = if resolved.is_sha256() { "sha256" } else { "sha1" };
         // The address may hold credentials, so its digest is the name.
-        let key = format!("git-remote:{}:{format}", Digest::sha256(&id.remote).hex());
+        // What becomes a bundle needs its history, which the usual repository has not.
+        let depth = if id.checkout_bundle { ":full" } else { "" };
+        let key = format!("git-remote:{}:{format}{depth}", Digest::sha256(&id.remote).hex());
         let spec = CacheMountSpec {
             key: &key,
             base: None,
@@ -98,7 +103,7 @@ impl Repository {
         match direct {
             Err(message) if !is_refusal(&message) => return Err(self.git.error("fetch remote", message)),
             // The server gives only what it names.
-            _ => self.fetch_all(id).await?,
+            _ => self.fetch_all().await?,
         }
         if self.has(&resolved.sha).await? {
             return self.keep(resolved).await;
@@ -112,12 +117,13 @@ impl Repository {
 
     /// Fetches one commit without its history; with it where the server cannot do otherwise.
     async fn fetch_spec(&self, id: &GitId, spec: &str) -> Result<Result<(), String>> {
-        for depth in ["--depth=1", ""] {
+        let depths: &[&str] = if id.checkout_bundle { &[""] } else { &["--depth=1", ""] };
+        for depth in depths {
             let mut call = self.git_call(["fetch", "--quiet", "--force", "--no-tags"]);
             if !depth.is_empty() {
-                call = call.arg(depth);
+                call = call.arg(*depth);
             }
-            match call.arg("--").arg(&id.remote).arg(spec).try_run().await? {
+            match call.address().arg(spec).try_run().await? {
                 Ok(_) => return Ok(Ok(())),
                 Err(failed) if !depth.is_empty() && no_depth(&failed.message) => {}
                 Err(failed) => return Ok(Err(failed.message)),
@@ -127,17 +133,39 @@ impl Repository {
     }
 
     /// All branches and tags with their history.
-    async fn fetch_all(&self, id: &GitId) -> Result<()> {
+    async fn fetch_all(&self) -> Result<()> {
         let mut call = self.git_call(["fetch", "--quiet", "--force", "--no-tags"]);
         if self.dir.join("shallow").exists() {
             call = call.arg("--unshallow");
         }
-        let call = call.arg("--").arg(&id.remote);
-        call.arg("+refs/heads/*:refs/kiln/heads/*")
+        call.address()
+            .arg("+refs/heads/*:refs/kiln/heads/*")
             .arg("+refs/tags/*:refs/kiln/tags/*")
             .run("fetch remote")
             .await
             .map(drop)
+    }
+
+    /// The resolved commit, and the tag that leads to it.
+    pub(super) async fn objects(&self, resolved: &Resolved) -> Result<GitObjects> {
+        let read = async |kind: &str, sha: &str| -> Result<Vec<u8>> {
+            let call = self.git_call(["cat-file"]).arg(kind).arg(sha);
+            let read = call.try_run_bytes().await?;
+            read.map_err(|failed| self.git.error("read objects of", failed.message))
+        };
+        match &resolved.commit {
+            None => {
+                // A commit that was named by its id may be that of a tag object.
+                let kind = self.git_call(["cat-file", "-t"]).arg(&resolved.sha).run("read objects of").await?;
+                let tag = if kind.trim() == "tag" { Some(read("tag", &resolved.sha).await?) } else { None };
+                let commit = format!("{}^{{commit}}", resolved.sha);
+                Ok(GitObjects { commit: read("commit", &commit).await?, tag })
+            }
+            Some(commit) => Ok(GitObjects {
+                commit: read("commit", commit).await?,
+                tag: Some(read("tag", &resolved.sha).await?),
+            }),
+        }
     }
 
     async fn has(&self, sha: &str) -> Result<bool> {
@@ -158,7 +186,7 @@ fn is_refusal(message: &str) -> bool {
 }
 
 /// Whether a server cannot do shallow fetches ("dumb http transport does not support shallow capabilities").
-fn no_depth(message: &str) -> bool {
+pub(super) fn no_depth(message: &str) -> bool {
     message.contains("--depth") || message.contains("shallow")
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kiln_llb::op::attr;
 
 use super::url;
-use crate::{Result, SourceError, redact_url};
+use crate::{Layout, Locator, Result, SourceError, redact_url};
 
 /// Modification times of the checked out files (`git.mtime`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -44,6 +44,10 @@ pub struct GitId {
     pub known_ssh_hosts: String,
     /// Id of the ssh agent to use; empty for none.
     pub ssh_agent: String,
+    /// Commits come from this bundle and not from the remote.
+    pub bundle: Option<Locator>,
+    /// Make a bundle of the commit and its history, in place of its files.
+    pub checkout_bundle: bool,
 }
 
 impl std::fmt::Debug for GitId {
@@ -74,6 +78,8 @@ impl GitId {
             auth_header_secret: String::new(),
             known_ssh_hosts: String::new(),
             ssh_agent: String::new(),
+            bundle: attrs.get(attr::GIT_BUNDLE).map(|b| bundle(b, attrs)).transpose().map_err(invalid)?,
+            checkout_bundle: false,
         };
         for (key, value) in attrs {
             id.set(key, value, allow_file).map_err(|fault| match fault {
@@ -99,6 +105,9 @@ impl GitId {
             attr::GIT_SKIP_SUBMODULES => self.skip_submodules = on,
             attr::GIT_FETCH_BY_COMMIT => self.fetch_by_commit = on,
             attr::GIT_CHECKSUM => self.checksum = text,
+            attr::GIT_CHECKOUT_BUNDLE => self.checkout_bundle = on,
+            // Together, in `bundle`.
+            attr::GIT_BUNDLE | attr::OCI_SESSION | attr::OCI_STORE => {}
             attr::GIT_AUTH_TOKEN_SECRET => self.auth_token_secret = text,
             attr::GIT_AUTH_HEADER_SECRET => self.auth_header_secret = text,
             attr::GIT_KNOWN_SSH_HOSTS => self.known_ssh_hosts = text,
@@ -114,9 +123,7 @@ impl GitId {
             attr::GIT_SIG_PUBKEY
             | attr::GIT_SIG_REJECT_EXPIRED
             | attr::GIT_SIG_REQUIRE_SIGNED_TAG
-            | attr::GIT_SIG_IGNORE_SIGNED_TAG
-            | attr::GIT_BUNDLE
-            | attr::GIT_CHECKOUT_BUNDLE => return Err(Fault::Unsupported),
+            | attr::GIT_SIG_IGNORE_SIGNED_TAG => return Err(Fault::Unsupported),
             _ => tracing::warn!(key, "unknown attribute of a git source"),
         }
         Ok(())
@@ -131,6 +138,15 @@ impl GitId {
         }
         if is_commit(&self.reference) && !self.reference.starts_with(&self.checksum) {
             return Err(format!("expected checksum to match {}, got {}", self.checksum, self.reference));
+        }
+        if self.bundle.is_some() && self.checksum.is_empty() {
+            return Err("git.bundle requires git.checksum to be set".to_string());
+        }
+        if self.checkout_bundle && self.keep_git_dir {
+            return Err("git.checkoutbundle is incompatible with git.keepgitdir".to_string());
+        }
+        if self.checkout_bundle && !self.subdir.is_empty() {
+            return Err("git.checkoutbundle is incompatible with git.subdir".to_string());
         }
         if self.fetch_by_commit && !is_commit(&self.reference) {
             if self.checksum.is_empty() {
@@ -148,6 +164,18 @@ impl GitId {
     pub fn display(&self) -> String {
         redact_url(&self.remote)
     }
+}
+
+/// Reads `<scheme>://<name>@<digest>`. Without a store of its own, the layout is the one of that name.
+fn bundle(text: &str, attrs: &BTreeMap<String, String>) -> Result<Locator, String> {
+    let wrong = |e: String| format!("failed to parse git.bundle locator {text:?}: {e}");
+    let (scheme, name) = text.split_once("://").ok_or_else(|| wrong("missing scheme".into()))?;
+    let get = |key: &str| attrs.get(key).cloned().unwrap_or_default();
+    let mut layout = Layout { session: get(attr::OCI_SESSION), store: get(attr::OCI_STORE) };
+    if layout.store.is_empty() {
+        layout.store = name.split('@').next().unwrap_or_default().to_string();
+    }
+    Locator::parse(scheme, name, layout).map_err(wrong)
 }
 
 enum Fault {

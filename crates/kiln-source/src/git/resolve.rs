@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::command::Git;
+use super::bundle::Staged;
+use super::command::{Address, Git};
 use super::id::{is_commit, is_reference};
 use super::ssh::Ssh;
 use super::{GitId, GitSource, auth};
@@ -11,7 +12,7 @@ use crate::{Result, SourceContext};
 
 /// The object that a reference stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Resolved {
+pub(crate) struct Resolved {
     /// The full reference (`refs/heads/main`), or the commit itself.
     pub(super) reference: String,
     /// Commit, or tag object of an annotated tag.
@@ -38,7 +39,12 @@ impl Resolved {
 
 impl GitSource {
     /// Git with what the client has for this remote.
-    pub(super) async fn git(&self, id: &GitId, cx: &SourceContext) -> Result<Git> {
+    pub(super) async fn git(
+        &self,
+        id: &GitId,
+        staged: Option<Arc<Staged>>,
+        cx: &SourceContext,
+    ) -> Result<Git> {
         let mut redactor = Redactor::default();
         redactor.hide_url(&id.remote);
         let header = auth::header(id, cx, &mut redactor).await?;
@@ -48,14 +54,29 @@ impl GitSource {
             header,
             redactor,
             progress: cx.progress.clone(),
+            address: staged.map_or_else(|| Address::Remote(id.remote.clone()), Address::Staged),
             remote: id.display(),
         })
     }
 
-    /// Asks the remote, unless the commit is given.
-    pub(super) async fn resolve(&self, id: &GitId, cx: &SourceContext) -> Result<Resolved> {
+    /// What can be told without asking the remote, because the commit is given.
+    pub(super) fn given(&self, id: &GitId) -> Option<Resolved> {
+        let given = |sha: &String| Resolved { reference: sha.clone(), sha: sha.clone(), commit: None };
         if is_commit(&id.reference) {
-            return Ok(Resolved { reference: id.reference.clone(), sha: id.reference.clone(), commit: None });
+            return Some(given(&id.reference));
+        }
+        (id.bundle.is_some() && id.reference.is_empty() && is_commit(&id.checksum)).then(|| given(&id.checksum))
+    }
+
+    /// Asks the remote, unless the commit is given.
+    pub(super) async fn resolve(
+        &self,
+        id: &GitId,
+        staged: Option<Arc<Staged>>,
+        cx: &SourceContext,
+    ) -> Result<Resolved> {
+        if let Some(given) = self.given(id) {
+            return Ok(given);
         }
         if id.fetch_by_commit {
             // A name without `refs/` is a branch, as git prefers it, and as the way through the remote has it.
@@ -66,16 +87,13 @@ impl GitSource {
             };
             return Ok(Resolved { reference, sha: id.checksum.clone(), commit: None });
         }
-        let git = self.git(id, cx).await?;
-        let name = match id.reference.as_str() {
-            "" => default_branch(&git, id).await?,
-            name => name.to_string(),
+        let git = self.git(id, staged, cx).await?;
+        let key = format!("{}\0{}\0{:?}", id.remote, id.reference, id.bundle);
+        let resolved = match cx.known_git(&key) {
+            Some(known) => known,
+            None => self.ask(&git, id).await?,
         };
-        let call = git.call(["ls-remote", "--"]).arg(&id.remote).arg(&name).arg(format!("{name}^{{}}"));
-        let output = call.run("fetch remote").await?;
-        let resolved = choose(&name, &output).ok_or_else(|| {
-            git.error("resolve", format!("repository does not contain ref {name}, output: {output:?}"))
-        })?;
+        cx.learn_git(&key, &resolved);
         let matches = |sha: &str| sha.starts_with(&id.checksum);
         if !matches(&resolved.sha) && !resolved.commit.as_deref().is_some_and(matches) {
             let got = [Some(&resolved.sha), resolved.commit.as_ref()];
@@ -84,16 +102,23 @@ impl GitSource {
         }
         Ok(resolved)
     }
+
+    async fn ask(&self, git: &Git, id: &GitId) -> Result<Resolved> {
+        let name = match id.reference.as_str() {
+            "" => default_branch(git).await?,
+            name => name.to_string(),
+        };
+        let call = git.ask(["ls-remote"]).arg(&name).arg(format!("{name}^{{}}"));
+        let output = call.run("fetch remote").await?;
+        choose(&name, &output).ok_or_else(|| {
+            git.error("resolve", format!("repository does not contain ref {name}, output: {output:?}"))
+        })
+    }
 }
 
 /// The branch that HEAD of the remote points to.
-async fn default_branch(git: &Git, id: &GitId) -> Result<String> {
-    let output = git
-        .call(["ls-remote", "--symref", "--"])
-        .arg(&id.remote)
-        .arg("HEAD")
-        .run("fetch default branch of")
-        .await?;
+async fn default_branch(git: &Git) -> Result<String> {
+    let output = git.ask(["ls-remote", "--symref"]).arg("HEAD").run("fetch default branch of").await?;
     let branch = output.lines().find_map(|line| {
         let target = line.strip_prefix("ref: ")?.split_whitespace().next()?;
         target.starts_with("refs/heads/").then(|| target.to_string())

@@ -12,7 +12,9 @@ const FORMATS: [&str; 3] = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S 
 
 /// Reads a date.
 pub(super) fn parse(text: &str) -> Option<Timestamp> {
-    let parsed = FORMATS.iter().find_map(|f| strtime::parse(f, text.trim()).ok()?.to_datetime().ok());
+    // The name of the zone that some servers use.
+    let text = text.trim().replace(" UTC", " GMT");
+    let parsed = FORMATS.iter().find_map(|f| strtime::parse(f, &text).ok()?.to_datetime().ok());
     parsed.and_then(|t: DateTime| t.to_zoned(TimeZone::UTC).ok()).map(|z| z.timestamp())
 }
 
@@ -33,7 +35,7 @@ mod tests {
     #[test]
     fn three_forms_one_time() {
         for text in
-            ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
+            ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994", "Sunday, 06-Nov-94 08:49:37 UTC"]
         {
             let t = parse(text).unwrap();
             assert_eq!(t.as_second(), 784_111_777, "{text}");

@@ -9,13 +9,14 @@ use jiff::Timestamp;
 use kiln_digest::Digest;
 use kiln_snapshot::Snapshot;
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_DISPOSITION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_ENCODING, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH,
     LAST_MODIFIED,
 };
 use reqwest::{Method, Response, StatusCode};
 use tokio_util::io::ReaderStream;
 use url::Url;
 
+use super::gunzip::gunzip;
 use super::save::Save;
 use super::store::{self, Known};
 use super::{HttpId, HttpSource, Resolved, date, filename};
@@ -63,6 +64,15 @@ impl HttpSource {
     pub(super) async fn resolve(&self, id: &HttpId, cx: &SourceContext) -> Result<(Resolved, Snapshot)> {
         let fingerprint = id.fingerprint();
         let _one = self.locks.lock(&fingerprint.to_string()).await;
+        let found = match cx.known_http(&fingerprint) {
+            Some(known) => known,
+            None => self.ask(id, fingerprint, cx).await?,
+        };
+        cx.learn_http(&fingerprint, &found);
+        Ok(found)
+    }
+
+    async fn ask(&self, id: &HttpId, fingerprint: Digest, cx: &SourceContext) -> Result<(Resolved, Snapshot)> {
         let snapshots = self.snapshots.clone();
         let known = blocking(move || store::find(&snapshots, &fingerprint)).await?;
         let with_etag: Vec<&Known> = known.iter().filter(|k| !k.etag.is_empty()).collect();
@@ -148,7 +158,7 @@ impl HttpSource {
         let mut begun = self.begin(id, cx).await?;
         let name = filename::choose(id, begun.disposition.as_deref());
         let mut status = cx.begin(format!("downloading {name}"));
-        let mut save = Save::begin(&self.snapshots, id, &name).await.map_err(Failure::Final)?;
+        let mut save = Save::begin(&self.snapshots, id.file(name.clone()));
         let (mut current, total) = (0, begun.size.unwrap_or(0));
         loop {
             let next = tokio::time::timeout(self.timeouts.idle, begun.body.next()).await;
@@ -165,7 +175,7 @@ impl HttpSource {
                 }
             }
         }
-        let finished = save.finish(id, &name, begun.modified, expected).await;
+        let finished = save.finish(begun.modified, expected).await;
         let (digest, snapshot) = finished.map_err(Failure::Final)?;
         let last_modified = begun.modified.map(date::format);
         let resolved =
@@ -210,6 +220,8 @@ impl HttpSource {
 
     async fn headers(&self, id: &HttpId, cx: &SourceContext) -> Result<HeaderMap> {
         let mut headers = HeaderMap::new();
+        // On every request: servers may have another tag for packed content.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         let bad = |name: &str| SourceError::Invalid {
             identifier: id.display(),
             message: format!("value of {name} cannot be sent in a header"),
@@ -260,14 +272,13 @@ async fn authorization(id: &HttpId, cx: &SourceContext) -> Result<Option<(String
 fn begun(response: Response) -> Begun {
     let text =
         |name: HeaderName| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_string);
-    Begun {
-        etag: etag(response.headers()),
-        disposition: text(CONTENT_DISPOSITION),
-        modified: text(LAST_MODIFIED).and_then(|t| date::parse(&t)),
-        size: response.content_length(),
-        again: true,
-        body: response.bytes_stream().map(|r| r.map_err(|e| std::io::Error::other(causes(&e)))).boxed(),
-    }
+    let packed = text(CONTENT_ENCODING).is_some_and(|e| e.eq_ignore_ascii_case("gzip"));
+    let (etag, disposition) = (etag(response.headers()), text(CONTENT_DISPOSITION));
+    let modified = text(LAST_MODIFIED).and_then(|t| date::parse(&t));
+    let size = response.content_length().filter(|_| !packed);
+    let body = response.bytes_stream().map(|r| r.map_err(|e| std::io::Error::other(causes(&e)))).boxed();
+    let body = if packed { gunzip(body) } else { body };
+    Begun { etag, disposition, modified, size, again: true, body }
 }
 
 /// The entity tag without the mark of a weak one.

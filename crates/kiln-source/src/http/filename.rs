@@ -22,7 +22,7 @@ pub(super) fn choose(id: &HttpId, disposition: Option<&str>) -> String {
 }
 
 /// The last element of a path if it can be a file name.
-fn safe(text: &str) -> String {
+pub(crate) fn safe(text: &str) -> String {
     let trimmed = text.trim().trim_end_matches('/');
     let name = trimmed.rsplit('/').next().unwrap_or_default();
     match name {

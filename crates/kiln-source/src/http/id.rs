@@ -6,6 +6,7 @@ use kiln_digest::Digest;
 use kiln_llb::op::attr;
 use url::Url;
 
+use super::FileSpec;
 use crate::{Result, SourceError, redact_url};
 
 /// Header fields that a build may set; others are dropped, as BuildKit does.
@@ -96,6 +97,17 @@ impl HttpId {
         redact_url(&self.url)
     }
 
+    pub(super) fn file(&self, name: String) -> FileSpec {
+        FileSpec {
+            name,
+            perm: self.perm,
+            uid: self.uid,
+            gid: self.gid,
+            description: format!("http url {}", self.display()),
+            source: self.display(),
+        }
+    }
+
     /// Everything that changes what is fetched or how it is stored.
     pub(super) fn fingerprint(&self) -> Digest {
         let Self { url, filename, perm, uid, gid, auth_header_secret, headers, checksum: _ } = self;
@@ -104,7 +116,7 @@ impl HttpId {
 }
 
 /// Numbers as Go's `ParseInt(v, 0, 64)` reads them, as far as they make sense here.
-fn parse_int(text: &str) -> Option<u32> {
+pub(crate) fn parse_int(text: &str) -> Option<u32> {
     let text = text.strip_prefix('+').unwrap_or(text);
     let lower = text.to_ascii_lowercase();
     let (digits, radix) = match lower.as_bytes() {

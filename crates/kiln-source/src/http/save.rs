@@ -1,4 +1,4 @@
-//! A download as a snapshot with one file.
+//! Bytes that arrive, as a snapshot with one file.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ use kiln_snapshot::{ActiveSnapshot, Mounted, NewRef, Snapshot, Snapshots};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{HttpId, date};
+use super::date;
 use crate::blocking::blocking;
 use crate::{Result, SourceError};
 
@@ -18,8 +18,24 @@ const DEFAULT_PERM: u32 = 0o600;
 /// Pieces between network and disk.
 const QUEUE: usize = 32;
 
-/// Receives the bytes of one download; dropped unfinished, it leaves nothing.
-pub(super) struct Save {
+/// The file to make.
+#[derive(Clone, Debug)]
+pub(crate) struct FileSpec {
+    /// Its name; never a path.
+    pub(crate) name: String,
+    /// Permission bits; 0 means 0600.
+    pub(crate) perm: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Of the snapshot.
+    pub(crate) description: String,
+    /// Where the bytes come from, redacted; for errors.
+    pub(crate) source: String,
+}
+
+/// Receives the bytes of one file; dropped unfinished, it leaves nothing.
+pub(crate) struct Save {
+    spec: FileSpec,
     pieces: mpsc::Sender<Bytes>,
     written: JoinHandle<Result<Written>>,
 }
@@ -32,14 +48,15 @@ struct Written {
 }
 
 impl Save {
-    pub(super) async fn begin(snapshots: &Snapshots, id: &HttpId, name: &str) -> Result<Self> {
-        let (snapshots, id, name) = (snapshots.clone(), id.clone(), name.to_string());
+    pub(crate) fn begin(snapshots: &Snapshots, spec: FileSpec) -> Self {
+        let (snapshots, file) = (snapshots.clone(), spec.clone());
         let (pieces, mut queue) = mpsc::channel::<Bytes>(QUEUE);
         let written = tokio::task::spawn_blocking(move || {
-            let active = snapshots.new_active(None, NewRef::regular(format!("http url {}", id.display())))?;
+            let FileSpec { name, perm, uid, gid, description, source: _ } = file;
+            let active = snapshots.new_active(None, NewRef::regular(description))?;
             let mounted = active.mount()?;
             let root = mounted.root();
-            let perm = if id.perm == 0 { DEFAULT_PERM } else { id.perm & 0o777 };
+            let perm = if perm == 0 { DEFAULT_PERM } else { perm & 0o777 };
             let step = || SourceError::io(format!("write {name}"));
             let mut out = HashingWriter::new(root.create_file(&name, perm)?);
             while let Some(piece) = queue.blocking_recv() {
@@ -48,16 +65,16 @@ impl Save {
             let (file, digest, _) = out.finish();
             drop(file);
             root.chmod(&name, perm)?;
-            if (id.uid, id.gid) != (0, 0) {
-                root.chown(&name, id.uid, id.gid)?;
+            if (uid, gid) != (0, 0) {
+                root.chown(&name, uid, gid)?;
             }
             Ok(Written { active, mounted, digest })
         });
-        Ok(Self { pieces, written })
+        Self { spec, pieces, written }
     }
 
     /// Takes the next piece.
-    pub(super) async fn write(&mut self, piece: Bytes) -> Result<()> {
+    pub(crate) async fn write(&mut self, piece: Bytes) -> Result<()> {
         if self.pieces.send(piece).await.is_ok() {
             return Ok(());
         }
@@ -69,19 +86,17 @@ impl Save {
     }
 
     /// Ends the file. `expected` is checked before anything becomes visible.
-    pub(super) async fn finish(
+    pub(crate) async fn finish(
         self,
-        id: &HttpId,
-        name: &str,
         modified: Option<Timestamp>,
         expected: Option<Digest>,
     ) -> Result<(Digest, Snapshot)> {
         drop(self.pieces);
         let written = self.written.await.map_err(|_| lost())??;
         if let Some(expected) = expected.filter(|e| *e != written.digest) {
-            return Err(SourceError::Digest { url: id.display(), found: written.digest, expected });
+            return Err(SourceError::Digest { url: self.spec.source, found: written.digest, expected });
         }
-        let name = name.to_string();
+        let name = self.spec.name;
         blocking(move || {
             let Written { active, mounted, digest } = written;
             let time = modified.map_or(FileTime::EPOCH, |t| date::system_time(t).into());

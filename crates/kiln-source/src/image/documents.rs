@@ -5,14 +5,37 @@ use kiln_oci::{Descriptor, Document};
 use kiln_registry::{MANIFEST_LIMIT, RegistryError, Repository};
 
 use crate::blocking::blocking;
-use crate::{Result, SourceError};
+use crate::layout::{self, Layout};
+use crate::{Client, Result, SourceError};
 
 /// Reads the documents of one image.
 pub(super) struct Documents<'a> {
     pub(super) content: &'a ContentStore,
-    pub(super) repository: &'a Repository,
+    pub(super) remote: Remote<'a>,
     /// For messages.
     pub(super) reference: &'a str,
+}
+
+/// Where documents are that the store has not.
+pub(super) enum Remote<'a> {
+    Registry(Repository),
+    Layout(&'a Layout, &'a dyn Client),
+}
+
+impl Remote<'_> {
+    async fn manifest(&self, d: &Descriptor) -> Result<Vec<u8>> {
+        match self {
+            Self::Registry(repository) => Ok(repository.document(d).await?),
+            Self::Layout(layout, client) => layout::read(*client, layout, &d.digest, MANIFEST_LIMIT).await,
+        }
+    }
+
+    async fn config(&self, d: &Descriptor) -> Result<Vec<u8>> {
+        match self {
+            Self::Registry(repository) => Ok(repository.small_blob(d).await?),
+            Self::Layout(..) => self.manifest(d).await,
+        }
+    }
 }
 
 impl Documents<'_> {
@@ -20,7 +43,7 @@ impl Documents<'_> {
     pub(super) async fn document(&self, d: &Descriptor) -> Result<Document> {
         let bytes = match self.stored(d).await? {
             Some(bytes) => bytes,
-            None => self.keep(self.repository.document(d).await?).await?,
+            None => self.keep(self.remote.manifest(d).await?).await?,
         };
         self.parse(&bytes, &d.media_type)
     }
@@ -29,7 +52,7 @@ impl Documents<'_> {
     pub(super) async fn config(&self, d: &Descriptor) -> Result<Vec<u8>> {
         match self.stored(d).await? {
             Some(bytes) => Ok(bytes),
-            None => self.keep(self.repository.small_blob(d).await?).await,
+            None => self.keep(self.remote.config(d).await?).await,
         }
     }
 

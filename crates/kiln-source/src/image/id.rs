@@ -7,7 +7,7 @@ use kiln_llb::op::attr;
 use kiln_oci::{Platform, Reference};
 use kiln_snapshot::RecordKind;
 
-use crate::{Result, SourceError};
+use crate::{Layout, Result, SourceError};
 
 /// Where a tag is looked up (`image.resolvemode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -33,11 +33,23 @@ impl ResolveMode {
     }
 }
 
-/// An image, from `docker-image://` identifiers.
+/// Where an image comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The registry in its name.
+    #[default]
+    Registry,
+    /// A layout that a client lends.
+    Layout(Layout),
+}
+
+/// An image, from `docker-image://` or `oci-layout://` identifiers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageId {
     /// Name with tag or digest.
     pub reference: Reference,
+    /// Where it comes from.
+    pub origin: Origin,
     /// Platform to choose from an index.
     pub platform: Platform,
     /// Where to look.
@@ -54,7 +66,8 @@ impl ImageId {
     /// An image to look up in the usual way.
     pub fn new(reference: Reference, platform: Platform) -> Self {
         let (mode, kind) = (ResolveMode::Default, RecordKind::Regular);
-        Self { reference, platform, mode, kind, layer_limit: None, checksum: None }
+        let origin = Origin::Registry;
+        Self { reference, origin, platform, mode, kind, layer_limit: None, checksum: None }
     }
 
     /// Reads the part behind `docker-image://` and the attributes of a source operation.
@@ -72,11 +85,7 @@ impl ImageId {
                     id.mode = mode.ok_or_else(|| invalid(format!("invalid resolvemode: {value}")))?;
                 }
                 attr::IMAGE_RECORD_TYPE => id.kind = record_kind(value).map_err(invalid)?,
-                attr::IMAGE_LAYER_LIMIT => {
-                    let limit = value.parse().ok().filter(|l| *l > 0);
-                    id.layer_limit =
-                        Some(limit.ok_or_else(|| invalid(format!("invalid layer limit {value}")))?);
-                }
+                attr::IMAGE_LAYER_LIMIT => id.layer_limit = Some(layer_limit(value).map_err(invalid)?),
                 attr::IMAGE_CHECKSUM => {
                     let digest: Digest = value.parse().map_err(|e| invalid(format!("{key}: {e}")))?;
                     if digest.is_random() {
@@ -89,6 +98,36 @@ impl ImageId {
         }
         Ok(id)
     }
+
+    /// Reads the part behind `oci-layout://` and the attributes of a source operation. Layouts have no tags here.
+    pub fn parse_layout(
+        reference: &str,
+        attrs: &BTreeMap<String, String>,
+        platform: &Platform,
+    ) -> Result<Self> {
+        let invalid = |message: String| SourceError::Invalid {
+            identifier: format!("oci-layout://{reference}"),
+            message,
+        };
+        let name = Reference::parse_normalized(reference).map_err(|e| invalid(e.to_string()))?;
+        if name.digest().is_none_or(|d| d.is_random()) {
+            return Err(invalid(format!("reference {reference:?} must have digest")));
+        }
+        let text = |key: &str| attrs.get(key).cloned().unwrap_or_default();
+        let layout = Layout { session: text(attr::OCI_SESSION), store: text(attr::OCI_STORE) };
+        if layout.store.is_empty() {
+            return Err(invalid(format!("{} is missing", attr::OCI_STORE)));
+        }
+        let mut id = Self { origin: Origin::Layout(layout), ..Self::new(name, platform.clone()) };
+        if let Some(value) = attrs.get(attr::OCI_LAYER_LIMIT) {
+            id.layer_limit = Some(layer_limit(value).map_err(invalid)?);
+        }
+        Ok(id)
+    }
+}
+
+fn layer_limit(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|l| *l > 0).ok_or_else(|| format!("invalid layer limit {text}"))
 }
 
 fn record_kind(text: &str) -> Result<RecordKind, String> {
@@ -126,6 +165,21 @@ mod tests {
         assert_eq!(id.reference.to_string(), "docker.io/library/a:latest");
         assert_eq!((id.mode, id.kind), (ResolveMode::PreferLocal, RecordKind::Frontend));
         assert_eq!((id.layer_limit, id.checksum), (Some(3), Some(d)));
+    }
+
+    #[test]
+    fn layouts() {
+        let digest = Digest::sha256("x");
+        let parse = |name: &str, attrs: &[(&str, &str)]| {
+            let attrs = attrs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            ImageId::parse_layout(name, &attrs, &Platform::new("linux", "arm64"))
+        };
+        let name = format!("not/real@{digest}");
+        let id = parse(&name, &[("oci.store", "s"), ("oci.layerlimit", "2")]).unwrap();
+        assert_eq!(id.origin, Origin::Layout(Layout { session: String::new(), store: "s".into() }));
+        assert_eq!((id.layer_limit, id.reference.digest()), (Some(2), Some(digest)));
+        assert!(parse("not/real:tag", &[("oci.store", "s")]).unwrap_err().to_string().contains("must have digest"));
+        assert!(parse(&name, &[]).unwrap_err().to_string().contains("oci.store is missing"));
     }
 
     #[test]

@@ -57,6 +57,16 @@ pub(super) fn remember(
     Ok(())
 }
 
+/// Forgets what was last used before `used`.
+pub(super) fn forget_before(db: &Db, used: i64) -> Result<()> {
+    Ok(db.write(|tx| {
+        let mut old = tx.prepare("SELECT name, digest FROM image_sources WHERE used < ?1")?;
+        let rows: Vec<(String, String)> =
+            old.query_map([used], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+        rows.iter().try_for_each(|(name, digest)| forget(tx, name, digest))
+    })?)
+}
+
 fn forget_oldest(tx: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
     let count: i64 = tx.query_row("SELECT count(*) FROM image_sources", [], |r| r.get(0))?;
     if count <= KEPT {
@@ -65,17 +75,14 @@ fn forget_oldest(tx: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
     let mut oldest = tx.prepare("SELECT name, digest FROM image_sources ORDER BY used, name LIMIT ?1")?;
     let rows: Vec<(String, String)> =
         oldest.query_map([count - KEPT], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
-    for (name, digest) in rows {
-        tx.execute("DELETE FROM image_sources WHERE name = ?1", [&name])?;
-        let others: bool =
-            tx.query_row("SELECT EXISTS (SELECT 1 FROM image_sources WHERE digest = ?1)", [&digest], |r| {
-                r.get(0)
-            })?;
-        if !others {
-            ContentStore::remove_owner_in(tx, &owner(&digest))?;
-        }
-    }
-    Ok(())
+    rows.iter().try_for_each(|(name, digest)| forget(tx, name, digest))
+}
+
+fn forget(tx: &rusqlite::Transaction<'_>, name: &str, digest: &str) -> rusqlite::Result<()> {
+    tx.execute("DELETE FROM image_sources WHERE name = ?1", [name])?;
+    let others: bool =
+        tx.query_row("SELECT EXISTS (SELECT 1 FROM image_sources WHERE digest = ?1)", [digest], |r| r.get(0))?;
+    if others { Ok(()) } else { ContentStore::remove_owner_in(tx, &owner(digest)) }
 }
 
 fn owner(digest: &str) -> String {
@@ -102,6 +109,10 @@ mod tests {
         assert!(content.refs(&owner(&root(0).digest.to_string())).unwrap().is_empty());
         assert_eq!(content.refs(&owner(&root(1).digest.to_string())).unwrap(), [document]);
         remember(&content, &name(1), &root(7), &[], 9999).unwrap();
+        assert_eq!(find(content.db(), &name(1)).unwrap(), Some(root(7)));
+        forget_before(content.db(), 9999).unwrap();
+        assert_eq!(find(content.db(), &name(2)).unwrap(), None);
+        assert!(content.refs(&owner(&root(2).digest.to_string())).unwrap().is_empty());
         assert_eq!(find(content.db(), &name(1)).unwrap(), Some(root(7)));
     }
 }

@@ -3,14 +3,14 @@
 use std::time::SystemTime;
 
 use kiln_digest::Digest;
-use kiln_oci::{Descriptor, Document, ImageConfig, Index, Manifest, Platform, PlatformMatcher, media_type};
-use kiln_registry::RegistryError;
+use kiln_oci::{Descriptor, Document, ImageConfig, Index, Manifest, Platform, PlatformMatcher, annotation, media_type};
+use kiln_registry::{MANIFEST_LIMIT, RegistryError, note_source};
 
-use super::documents::Documents;
-use super::id::{ImageId, ResolveMode};
+use super::documents::{Documents, Remote};
+use super::id::{ImageId, Origin, ResolveMode};
 use super::{ImageSource, ResolvedImage, records};
 use crate::blocking::blocking;
-use crate::{Result, SourceContext, SourceError};
+use crate::{Result, SourceContext, SourceError, layout};
 
 /// Indexes within indexes.
 const MAX_DEPTH: usize = 4;
@@ -21,8 +21,11 @@ impl ImageSource {
     pub async fn resolve(&self, id: &ImageId, cx: &SourceContext) -> Result<ResolvedImage> {
         let label = id.reference.to_string();
         let _status = cx.begin(format!("resolve {label}"));
-        let repository = self.registry.pull(&id.reference, cx.access.clone())?;
-        let documents = Documents { content: &self.content, repository: &repository, reference: &label };
+        let remote = match &id.origin {
+            Origin::Registry => Remote::Registry(self.registry.pull(&id.reference, cx.access.clone())?),
+            Origin::Layout(layout) => Remote::Layout(layout, &*cx.client),
+        };
+        let documents = Documents { content: &self.content, remote, reference: &label };
         // Documents fetched now must stay until the record below keeps them.
         let _lease = self.content.lease();
         let (root, document) = self.root(id, &documents).await?;
@@ -37,6 +40,10 @@ impl ImageSource {
         let (manifest, body) = choose(&documents, &id.platform, root.clone(), document, &mut kept).await?;
         let config_bytes = documents.config(&body.config).await?;
         kept.extend([manifest.digest, body.config.digest]);
+        if id.origin == Origin::Registry {
+            let (domain, path) = (id.reference.domain(), id.reference.path());
+            note_source(&self.content, &root, domain, path).await?;
+        }
         self.remember(id, &root, kept).await?;
         Ok(ResolvedImage {
             reference: id.reference.clone(),
@@ -52,7 +59,9 @@ impl ImageSource {
         if let Some(digest) = id.reference.digest() {
             // The size is not known; the digest is what is checked.
             let any = Descriptor::new("", digest, 0);
-            if let Some(bytes) = documents.stored(&any).await? {
+            if self.may_use(id, &digest)
+                && let Some(bytes) = documents.stored(&any).await?
+            {
                 let document = documents.parse(&bytes, "")?;
                 return Ok((Descriptor::of(document.media_type(""), &bytes), document));
             }
@@ -63,14 +72,37 @@ impl ImageSource {
             let document = documents.parse(&bytes, &root.media_type)?;
             return Ok((root, document));
         }
-        let resolved = documents.repository.resolve(&id.reference.object()).await?;
-        let mut root = resolved.descriptor;
-        let document = match resolved.bytes {
+        let (mut root, bytes) = match (&documents.remote, id.reference.digest()) {
+            (Remote::Registry(repository), _) => {
+                let resolved = repository.resolve(&id.reference.object()).await?;
+                (resolved.descriptor, resolved.bytes)
+            }
+            (Remote::Layout(layout, client), Some(digest)) => {
+                let bytes = layout::read(*client, layout, &digest, MANIFEST_LIMIT).await?;
+                (Descriptor::new("", digest, bytes.len() as u64), Some(bytes))
+            }
+            (Remote::Layout(..), None) => {
+                let (reference, message) = (id.reference.to_string(), "must have digest".to_string());
+                return Err(SourceError::Image { reference, message });
+            }
+        };
+        let document = match bytes {
             Some(bytes) => documents.parse(&documents.keep(bytes).await?, &root.media_type)?,
             None => documents.document(&root).await?,
         };
         root.media_type = document.media_type(&root.media_type);
         Ok((root, document))
+    }
+
+    /// Whether what is in the store counts as what the reference names. A digest alone proves nothing: who may not read
+    /// an image, or names a repository without it, must not get it from here.
+    fn may_use(&self, id: &ImageId, digest: &Digest) -> bool {
+        if id.origin != Origin::Registry {
+            return true;
+        }
+        let labels = self.content.labels(digest).unwrap_or_default();
+        let label = labels.get(&format!("{}{}", annotation::DISTRIBUTION_SOURCE, id.reference.domain()));
+        label.is_some_and(|paths| paths.split(',').any(|path| path == id.reference.path()))
     }
 
     async fn remember(&self, id: &ImageId, root: &Descriptor, kept: Vec<Digest>) -> Result<()> {

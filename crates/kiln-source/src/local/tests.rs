@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
 use kiln_content::{ContentStore, Db};
 use kiln_fs::Root;
 use kiln_session::fsutil::{DirTree, Filter, send};
@@ -23,6 +25,9 @@ impl FileSync for ClientDir {
         if request.name == "slow" {
             tokio::time::sleep(Duration::from_secs(3600)).await;
         }
+        if let Some(kind) = request.name.strip_prefix("hostile-") {
+            return hostile(kind, stream).await;
+        }
         if !request.name.ends_with("context") {
             return Err(tonic::Status::not_found(format!("no access allowed to dir {:?}", request.name)));
         }
@@ -30,6 +35,26 @@ impl FileSync for ClientDir {
         let filter = Filter::new(&root, &request)?;
         send(stream, Arc::new(DirTree::new(root).filtered(filter).owned_by_root())).await?;
         Ok(())
+    }
+}
+
+/// Announces the file `a` of 10 bytes, sends a part of it when asked, and then misbehaves.
+async fn hostile(kind: &str, mut stream: RawStream) -> Result<(), tonic::Status> {
+    // Packet { stat: { path: "a", mode: 0644, size: 10 } }, and the end of the walk.
+    let stat = Bytes::from_static(&[0x12, 8, 0x0a, 1, b'a', 0x10, 0xa4, 0x03, 0x28, 10]);
+    let _ = stream.outgoing.send(stat).await;
+    let _ = stream.outgoing.send(Bytes::new()).await;
+    let _ = stream.incoming.next().await;
+    // Packet { type: DATA, data: "par" }
+    let _ = stream.outgoing.send(Bytes::from_static(&[0x08, 2, 0x22, 3, b'p', b'a', b'r'])).await;
+    match kind {
+        "ends" => Ok(()),
+        "fails" => Err(tonic::Status::internal("disk on fire")),
+        "huge" => {
+            let _ = stream.outgoing.send(vec![0x22; 32 << 20].into()).await;
+            std::future::pending().await
+        }
+        _ => std::future::pending().await,
     }
 }
 
@@ -61,18 +86,19 @@ impl World {
         Self { state, dir, snapshots, sessions: SessionManager::new(), lines: Arc::default() }
     }
 
-    /// Connects a client that serves the directory.
-    async fn client(&self, id: &str, serves: bool) {
+    /// Connects a client that serves the directory. Aborting the task is its sudden end.
+    async fn client(&self, id: &str, serves: bool) -> tokio::task::AbortHandle {
         let mut server = Server::new();
         if serves {
             server = server.file_sync(Arc::new(ClientDir(self.dir.path().to_path_buf())));
         }
         let headers = server.headers(id, "shared");
         let (a, b) = tokio::io::duplex(64 << 10);
-        tokio::spawn(server.serve(a));
+        let client = tokio::spawn(server.serve(a)).abort_handle();
         let sessions = self.sessions.clone();
         tokio::spawn(async move { sessions.run(headers, b).await });
         self.sessions.get(id, Lookup::Wait).await.unwrap();
+        client
     }
 
     fn open(&self, name: &str, attrs: &[(&str, &str)], sessions: &[&str]) -> Result<LocalInstance> {
@@ -244,6 +270,35 @@ async fn a_transfer_that_nobody_waits_for_stops_and_leaves_nothing() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("{} directories left", left(&w));
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_harms_nobody_else() {
+    for (kind, expected) in [
+        ("ends", "broke off before its end"),
+        ("fails", "disk on fire"),
+        ("huge", "too large"),
+        ("vanishes", ""),
+    ] {
+        let w = World::new();
+        let bad = w.client("bad", true).await;
+        w.client("s1", true).await;
+        w.write("a", "0123456789");
+        let name = format!("hostile-{kind}");
+        let cx = SourceContext::anonymous();
+        let broken = w.open(&name, &[], &["bad"]).unwrap();
+        let fetch = tokio::spawn(async move { broken.snapshot(&cx).await });
+        if kind == "vanishes" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            bad.abort();
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(10), fetch).await.expect(kind);
+        let error = ended.unwrap().expect_err(kind).to_string();
+        assert!(error.contains(&name) && error.contains(expected), "{kind}: {error}");
+        assert!(w.snapshots.list(&Default::default()).await.unwrap().is_empty(), "{kind}: nothing of it stays");
+        let good = w.fetch(&[]).await.unwrap();
+        assert_eq!(w.names(&good), ["a"], "{kind}");
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use kiln_content::{ContentStore, Db};
+use kiln_digest::Digest;
 use kiln_llb::SourceOp;
 use kiln_oci::Platform;
 use kiln_registry::{Registry, RegistryConfig, RetryPolicy};
@@ -196,6 +197,8 @@ impl Rooms {
 pub struct TestClient {
     pub secrets: Vec<(&'static str, &'static str)>,
     pub uploads: Vec<(&'static str, Vec<u8>)>,
+    /// What the layout `s` has, by digest; a client may lie.
+    pub blobs: HashMap<Digest, Vec<u8>>,
 }
 
 #[async_trait]
@@ -216,6 +219,17 @@ impl Client for TestClient {
         match self.uploads.iter().find(|(p, _)| *p == path) {
             Some((_, data)) => Ok(Box::new(std::io::Cursor::new(data.clone()))),
             None => Err(ClientError(format!("no upload at {path}"))),
+        }
+    }
+
+    async fn layout_blob(&self, layout: &Layout, digest: &Digest) -> Result<ByteStream, ClientError> {
+        match self.blobs.get(digest).filter(|_| layout.store == "s") {
+            Some(data) => {
+                let pieces: Vec<_> = data.chunks(100).map(|p| Ok(p.to_vec().into())).collect();
+                let data = Box::pin(futures::stream::iter(pieces));
+                Ok(ByteStream { size: None, data })
+            }
+            None => Err(ClientError(format!("unknown blob {digest} of {}", layout.store))),
         }
     }
 }

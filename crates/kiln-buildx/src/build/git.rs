@@ -1,0 +1,83 @@
+//! Where the context comes from, as the user's git says it: `vcs:*` options, and labels where they are wanted.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kiln_cli::build::args::BuildArgs;
+use kiln_cli::build::context::is_remote;
+use kiln_cli::build::plan::Plan;
+use kiln_dockerfile::csv::parse_bool;
+use kiln_llb::mask_credentials;
+
+use crate::context::set;
+use crate::error::Error;
+
+/// Adds what is known. Without git, or outside of a work tree, that is nothing.
+pub(super) fn add(args: &BuildArgs, plan: &mut Plan) -> Result<(), Error> {
+    let is_on = |name: &str, default: bool| set(name).and_then(|v| parse_bool(&v)).unwrap_or(default);
+    let labels = set("BUILDX_GIT_LABELS").is_some_and(|v| v == "full" || parse_bool(&v) == Some(true));
+    let info = is_on("BUILDX_GIT_INFO", true);
+    if !(labels || info) || args.context == "-" || is_remote(&args.context) {
+        return Ok(());
+    }
+    let Ok(dir) = std::fs::canonicalize(&args.context) else { return Ok(()) };
+    let git = Git(&dir);
+    let Some(root) = git.run(&["rev-parse", "--show-toplevel"]).map(PathBuf::from) else { return Ok(()) };
+    if let Some(mut commit) = git.run(&["rev-parse", "--verify", "--quiet", "HEAD"]) {
+        if is_on("BUILDX_GIT_CHECK_DIRTY", false) && git.run(&["status", "--porcelain"]).is_some() {
+            commit.push_str("-dirty");
+        }
+        put(plan, labels, "label:org.opencontainers.image.revision", &commit);
+        put(plan, info, "vcs:revision", &commit);
+    }
+    if let Some(url) = git.remote() {
+        put(plan, labels, "label:org.opencontainers.image.source", &url);
+        put(plan, info, "vcs:source", &url);
+    }
+    if labels {
+        let file = args.file.as_ref().map_or_else(|| dir.join("Dockerfile"), PathBuf::from);
+        let file = std::path::absolute(&file).unwrap_or(file);
+        if let Ok(path) = file.strip_prefix(&root) {
+            put(plan, true, "label:com.docker.image.source.entrypoint", &path.to_string_lossy());
+        }
+    }
+    if info {
+        for local in plan.locals.clone() {
+            let place = std::fs::canonicalize(&local.path).ok();
+            let below = place.as_deref().and_then(|p| p.strip_prefix(&root).ok().map(Path::to_owned));
+            if let Some(path) = below {
+                let path = if path.as_os_str().is_empty() { ".".into() } else { path.to_string_lossy() };
+                put(plan, true, &format!("vcs:localdir:{}", local.name), &path);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn put(plan: &mut Plan, wanted: bool, key: &str, value: &str) {
+    if wanted {
+        plan.attrs.insert(key.to_owned(), value.to_owned());
+    }
+}
+
+/// Git in a directory.
+struct Git<'a>(&'a Path);
+
+impl Git<'_> {
+    /// What a command says; None when it fails or says nothing.
+    fn run(&self, args: &[&str]) -> Option<String> {
+        let output = Command::new("git").arg("-C").arg(self.0).args(args).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        let text = text.trim();
+        (output.status.success() && !text.is_empty()).then(|| text.to_owned())
+    }
+
+    /// The address of the remote that the branch follows, else of `origin`, else of `upstream`.
+    fn remote(&self) -> Option<String> {
+        let branch = self.run(&["rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{u}"]);
+        let followed = branch.and_then(|b| Some(b.split_once('/')?.0.to_owned()));
+        let names = followed.iter().map(String::as_str).chain(["origin", "upstream"]);
+        let url = names.into_iter().find_map(|name| self.run(&["remote", "get-url", name]))?;
+        Some(mask_credentials(&url).into_owned())
+    }
+}

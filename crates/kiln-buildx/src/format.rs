@@ -1,0 +1,58 @@
+//! Lists in the form that `--format` names.
+
+use kiln_cli::tabs::Tabs;
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+use crate::template::{Row, Template};
+
+/// The form of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Format {
+    /// Columns below headers.
+    Table(Template),
+    /// One text per row.
+    Each(Template),
+}
+
+impl Format {
+    /// Reads `--format`: `json`, `table ...`, or a template. `table` alone is the usual one.
+    pub(crate) fn parse(text: &str, table: &str) -> Result<Self, Error> {
+        let template = |text: &str| {
+            let text = text.replace("\\t", "\t").replace("\\n", "\n");
+            Template::parse(&text).map_err(|e| Error::Text(format!("template parsing error: {e}")))
+        };
+        match text {
+            "table" => Ok(Self::Table(template(table)?)),
+            "json" => Ok(Self::Each(template("{{json .}}")?)),
+            _ => match text.strip_prefix("table ") {
+                Some(columns) => Ok(Self::Table(template(columns)?)),
+                None => Ok(Self::Each(template(text)?)),
+            },
+        }
+    }
+
+    /// Whether it is for people.
+    pub(crate) fn is_table(&self) -> bool {
+        matches!(self, Self::Table(_))
+    }
+
+    /// The list as text; `headers` are fields and their names.
+    pub(crate) fn write(&self, headers: &[(&str, &str)], rows: &[Row]) -> Result<String, Error> {
+        let wrong = |e| Error::Text(format!("template parsing error: template: {e}"));
+        let (template, mut out) = match self {
+            Self::Each(template) => (template, String::new()),
+            Self::Table(template) => {
+                let fields: Map<_, _> =
+                    headers.iter().map(|(k, v)| ((*k).to_owned(), Value::from(*v))).collect();
+                let row = Row { whole: Value::Null, fields };
+                (template, template.render(&row).map_err(wrong)? + "\n")
+            }
+        };
+        for row in rows {
+            out.push_str(&template.render(row).map_err(wrong)?);
+            out.push('\n');
+        }
+        Ok(if self.is_table() { Tabs::TABLE.format(&out) } else { out })
+    }
+}

@@ -1,0 +1,226 @@
+//! A program as a connection: its stdin and stdout are the stream, its stderr says what went wrong.
+
+use std::io;
+use std::pin::Pin;
+use std::process::Stdio;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// What is kept of the program's messages, in bytes.
+const MAX_STDERR: usize = 4 << 10;
+/// Time for a program that closed its output to end.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+/// Length of the header of an HTTP/2 frame.
+const FRAME_HEADER: usize = 9;
+
+/// The stream of a running program, which is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct CommandStream {
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+    end: End,
+    first: First,
+}
+
+/// Until the output ends, then while the program ends.
+enum End {
+    Running(Process),
+    Ending(BoxFuture<'static, Option<String>>),
+    Ended(Option<String>),
+}
+
+impl std::fmt::Debug for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("End")
+    }
+}
+
+struct Process {
+    child: Child,
+    stderr: JoinHandle<String>,
+    name: String,
+}
+
+/// The first bytes of the output, which have to be those of an HTTP/2 server.
+#[derive(Debug)]
+struct First {
+    head: Vec<u8>,
+    report: Option<oneshot::Sender<Result<(), String>>>,
+    name: String,
+}
+
+impl CommandStream {
+    /// Starts a program. The receiver tells whether a gRPC server answers, else what does.
+    pub(crate) fn start(
+        program: &str,
+        args: &[String],
+    ) -> io::Result<(Self, oneshot::Receiver<Result<(), String>>)> {
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let missing = || io::Error::other("no pipe");
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let stderr = tokio::spawn(last_words(stderr.ok_or_else(missing)?));
+        let name = format!("[{program} {}]", args.join(" "));
+        let (report, answer) = oneshot::channel();
+        let stream = Self {
+            stdin: stdin.ok_or_else(missing)?,
+            stdout: stdout.ok_or_else(missing)?,
+            first: First { head: Vec::new(), report: Some(report), name: name.clone() },
+            end: End::Running(Process { child, stderr, name }),
+        };
+        Ok((stream, answer))
+    }
+}
+
+impl First {
+    fn saw(&mut self, bytes: &[u8]) {
+        if self.report.is_none() {
+            return;
+        }
+        let missing = FRAME_HEADER - self.head.len();
+        self.head.extend(bytes.iter().take(missing));
+        // A server begins with a SETTINGS frame (type 4) on stream 0.
+        let expected = [(3, 4), (5, 0), (6, 0), (7, 0), (8, 0)];
+        let is_wrong = expected.iter().any(|(at, byte)| self.head.get(*at).is_some_and(|b| b != byte));
+        let answer = match () {
+            () if is_wrong => {
+                let said = String::from_utf8_lossy(&bytes[..bytes.len().min(256)]).trim().to_string();
+                Err(format!("command {} does not speak gRPC; it says {said:?}", self.name))
+            }
+            () if self.head.len() == FRAME_HEADER => Ok(()),
+            () => return,
+        };
+        self.tell(answer);
+    }
+
+    fn tell(&mut self, answer: Result<(), String>) {
+        if let Some(report) = self.report.take() {
+            let _ = report.send(answer);
+        }
+    }
+}
+
+/// Reads messages to their end and keeps the last ones.
+async fn last_words(mut stderr: ChildStderr) -> String {
+    let mut kept = Vec::new();
+    let mut buffer = [0; 1024];
+    while let Ok(n @ 1..) = stderr.read(&mut buffer).await {
+        kept.extend_from_slice(&buffer[..n]);
+        kept.drain(..kept.len().saturating_sub(MAX_STDERR));
+    }
+    String::from_utf8_lossy(&kept).trim().to_string()
+}
+
+/// Waits for the end of a program; what it failed with, if it did.
+async fn finish(mut process: Process) -> Option<String> {
+    let name = &process.name;
+    let Ok(status) = tokio::time::timeout(LAST_WORDS, process.child.wait()).await else {
+        return Some(format!("command {name} closed its output and does not end"));
+    };
+    let status = match status {
+        Ok(status) if status.success() => return None,
+        Ok(status) => status.to_string(),
+        Err(e) => e.to_string(),
+    };
+    let stderr = tokio::time::timeout(Duration::from_secs(1), process.stderr).await;
+    let stderr = stderr.ok().and_then(Result::ok).unwrap_or_default();
+    Some(format!("command {name} has exited with {status}, make sure the address is valid: stderr={stderr}"))
+}
+
+impl AsyncRead for CommandStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if matches!(this.end, End::Running(_)) {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut this.stdout).poll_read(cx, buf))?;
+            let new = &buf.filled()[before..];
+            if !new.is_empty() || buf.remaining() == 0 {
+                this.first.saw(new);
+                return Poll::Ready(Ok(()));
+            }
+        }
+        loop {
+            match &mut this.end {
+                End::Ended(Some(why)) => return Poll::Ready(Err(io::Error::other(why.clone()))),
+                End::Ended(None) => return Poll::Ready(Ok(())),
+                End::Ending(work) => {
+                    let why = ready!(work.as_mut().poll(cx));
+                    let said = || {
+                        format!("command {} ended before a daemon answered", this.first.name)
+                    };
+                    let answer = Err(why.clone().unwrap_or_else(said));
+                    this.first.tell(answer);
+                    this.end = End::Ended(why);
+                }
+                End::Running(_) => {
+                    let End::Running(process) = std::mem::replace(&mut this.end, End::Ended(None)) else {
+                        return Poll::Ready(Ok(()));
+                    };
+                    this.end = End::Ending(Box::pin(finish(process)));
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for CommandStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match ready!(Pin::new(&mut self.stdin).poll_write(cx, bytes)) {
+            // The reader learns why the program is gone; it must be asked before the connection is given up.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Poll::Ready(Ok(bytes.len())),
+            result => Poll::Ready(result),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdin).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdin).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Address, Client, ConnectError};
+
+    async fn error_of(script: &str) -> String {
+        let args = ["-c".to_string(), script.to_string()];
+        Client::over_command("sh", &args).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_program_that_dies_or_talks_is_named_with_what_it_said() {
+        let error = error_of("echo no such container >&2; exit 3").await;
+        assert!(error.starts_with("command [sh -c echo"), "{error}");
+        assert!(error.ends_with("exit status: 3, make sure the address is valid: stderr=no such container"));
+        let error = error_of("echo Welcome to host; cat >/dev/null").await;
+        assert!(error.ends_with("does not speak gRPC; it says \"Welcome to host\""), "{error}");
+        let error = error_of("exit 0").await;
+        assert!(error.ends_with("ended before a daemon answered"), "{error}");
+        let error = Client::over_command("no-such-program-here", &[]).await.unwrap_err();
+        assert!(error.starts_with("start no-such-program-here: "), "{error}");
+    }
+
+    #[tokio::test]
+    async fn nobody_at_a_socket() {
+        let error = Client::connect(&Address::Unix("/nowhere/at/all".into())).await.unwrap_err();
+        assert!(matches!(error, ConnectError::NoDaemon { .. }), "{error}");
+    }
+}

@@ -1,0 +1,154 @@
+//! One build while it runs: what its frontends and its client may use of the engine.
+
+use crate::hub::Hub;
+use crate::{Engine, Entitlement, entitle};
+use kiln_llb::errdefs::{BuildError, Code};
+use kiln_llb::{Definition, Location, SourceMap, caps};
+use kiln_progress::ProgressGroup;
+use kiln_solver::{Edge, Error, Job};
+use kiln_worker::{Failure, Ref, Worker, graph};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::sync::OnceCell;
+
+/// One build. Dropped when its request has been answered and nobody asks it any more.
+pub(crate) struct Build {
+    pub(crate) engine: Engine,
+    pub(crate) id: String,
+    pub(crate) session: String,
+    pub(crate) hub: Hub,
+    /// What both the client and the daemon allow.
+    pub(crate) granted: Vec<Entitlement>,
+    pub(crate) job: Job<Worker>,
+    /// Names of the cache imports that were said to be left out.
+    pub(crate) skipped_imports: Mutex<HashSet<String>>,
+    /// Bytes of all graphs that were added.
+    pub(crate) graph_bytes: AtomicUsize,
+}
+
+/// Most bytes that the graphs of one build may have together: nobody else's memory is a client's to use up.
+const MAX_GRAPH_BYTES: usize = 512 << 20;
+
+/// A graph that is built when somebody needs its result. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct LazyRef(Arc<Lazy>);
+
+struct Lazy {
+    definition: Definition,
+    result: OnceCell<Result<Ref, Failure>>,
+}
+
+impl LazyRef {
+    pub(crate) fn definition(&self) -> &Definition {
+        &self.0.definition
+    }
+}
+
+impl Build {
+    /// Takes a graph that may run here; nothing runs yet. `None` is scratch.
+    ///
+    /// # Errors
+    /// If the graph asks for what is not granted or not known here.
+    pub(crate) fn add(&self, definition: Definition) -> Result<Option<LazyRef>, BuildError> {
+        if definition.root().is_none() {
+            return Ok(None);
+        }
+        let load = |e: BuildError| e.context("failed to load LLB");
+        entitle::check(&definition, &self.granted).map_err(load)?;
+        check_caps(&definition).map_err(load)?;
+        self.count(&definition)?;
+        self.forget_cache_mounts(&definition)?;
+        self.hub.set_groups(groups(&definition));
+        Ok(Some(LazyRef(Arc::new(Lazy { definition, result: OnceCell::new() }))))
+    }
+
+    fn count(&self, definition: &Definition) -> Result<(), BuildError> {
+        let bytes: usize = definition.vertices().iter().map(|v| v.encoded().len()).sum();
+        let before = self.graph_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) <= MAX_GRAPH_BYTES {
+            return Ok(());
+        }
+        let message = format!("the graphs of this build have more than {MAX_GRAPH_BYTES} bytes");
+        Err(BuildError::new(Code::ResourceExhausted, message))
+    }
+
+    /// Builds it, once.
+    pub(crate) async fn get(&self, lazy: &LazyRef) -> Result<Ref, Failure> {
+        lazy.0.result.get_or_init(|| self.build(lazy.definition())).await.clone()
+    }
+
+    /// An error says where in the source its vertex was written.
+    async fn build(&self, definition: &Definition) -> Result<Ref, Failure> {
+        let Some(root) = definition.root() else { return Ok(Ref::default()) };
+        let invalid = |e: String| BuildError::new(Code::InvalidArgument, e);
+        let graph = graph(definition).map_err(|e| invalid(e.to_string()))?;
+        let index = u32::try_from(root.index).map_err(|e| invalid(e.to_string()))?;
+        match self.job.build(&graph, Edge { digest: root.digest, index }).await {
+            Ok(built) => Ok(built.result),
+            Err(error) => Err(located(&error, definition)),
+        }
+    }
+
+    /// Steps without cache start with new cache mounts (spec llb-and-solver.md section 7).
+    fn forget_cache_mounts(&self, definition: &Definition) -> Result<(), BuildError> {
+        let mut ids = Vec::new();
+        for vertex in definition.vertices().iter().filter(|v| v.metadata.ignore_cache) {
+            let kiln_llb::Op::Exec(exec) = &vertex.op else { continue };
+            for mount in &exec.mounts {
+                if let kiln_llb::MountKind::Cache { id, .. } = &mount.kind {
+                    ids.push(if id.is_empty() { mount.dest.as_str() } else { id.as_str() });
+                }
+            }
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.engine.snapshots().drop_cache_mounts(&ids).map_err(|e| BuildError::msg(e.to_string()))
+    }
+}
+
+/// Everything that a vertex says it needs must be known here.
+fn check_caps(definition: &Definition) -> Result<(), BuildError> {
+    for vertex in definition.vertices() {
+        let mut needed = vertex.metadata.caps.iter().filter(|(_, needed)| **needed).map(|(id, _)| id);
+        if let Some(id) = needed.find(|id| !caps::supports_llb(id)) {
+            let error = BuildError::new(Code::Unimplemented, caps::missing(id));
+            return Err(error.with_vertex(vertex.digest));
+        }
+    }
+    Ok(())
+}
+
+fn groups(definition: &Definition) -> impl Iterator<Item = (kiln_digest::Digest, ProgressGroup)> {
+    definition.vertices().iter().filter_map(|v| {
+        let group = v.metadata.progress_group.as_ref()?;
+        let (id, name) = (group.id.clone(), group.name.clone());
+        Some((v.digest, ProgressGroup { id, name, weak: group.weak }))
+    })
+}
+
+/// The error of a vertex with the vertex and the places in the source.
+fn located(error: &Error<Failure>, definition: &Definition) -> Failure {
+    let (vertex, failure) = match error {
+        Error::Op { vertex, error } => (*vertex, error.clone()),
+        Error::Internal { vertex, message } => {
+            (*vertex, BuildError::new(Code::Internal, message.clone()).into())
+        }
+        Error::Canceled => return BuildError::canceled().into(),
+        other => return BuildError::new(Code::InvalidArgument, other.to_string()).into(),
+    };
+    let Failure { error, left } = failure;
+    let error = if error.vertex().is_none() { error.with_vertex(vertex) } else { error };
+    let Some(source) = definition.source() else { return Failure { error, left } };
+    let places = source.locations.get(&vertex.to_string()).map(Vec::as_slice).unwrap_or_default();
+    let error = places.iter().fold(error, |error, place| with_place(error, source, place));
+    Failure { error, left }
+}
+
+fn with_place(error: BuildError, source: &SourceMap, place: &Location) -> BuildError {
+    match source.infos.get(place.source_index) {
+        Some(info) => error.with_source(info.clone(), place.ranges.clone()),
+        None => error,
+    }
+}

@@ -1,0 +1,69 @@
+//! Kills a process that records builds, at random moments, and looks at what is left.
+
+use crate::tests::{build, open};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+
+const DIR: &str = "KILN_HISTORY_CRASH_DIR";
+
+/// The process that is killed: records builds and tells of each one that is over. Does nothing as a test.
+#[test]
+fn crash_child() {
+    let Some(dir) = std::env::var_os(DIR) else { return };
+    let (_, history) = open(Path::new(&dir));
+    let mut out = std::io::stdout().lock();
+    let process = std::process::id();
+    for n in 0u64.. {
+        let reference = format!("{process}-{n}");
+        build(&history, &reference);
+        if n % 4 == 0 {
+            history.delete(&reference).unwrap();
+            continue;
+        }
+        writeln!(out, "done {reference}").unwrap();
+        out.flush().unwrap();
+    }
+}
+
+fn run_and_kill(dir: &Path, after: Duration) -> Vec<String> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "crash_tests::crash_child", "--nocapture", "--test-threads=1"])
+        .env(DIR, dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let done = |line: String| Some(line.split("done ").nth(1)?.to_string());
+    let reader = std::thread::spawn(move || out.lines().map_while(Result::ok).filter_map(done).collect());
+    std::thread::sleep(after);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    reader.join().unwrap()
+}
+
+#[test]
+fn after_kill_nine_every_record_is_whole_and_nothing_else_is_kept() {
+    let dir = TempDir::new().unwrap();
+    let mut finished: Vec<String> = Vec::new();
+    for round in 0..8 {
+        finished.extend(run_and_kill(dir.path(), Duration::from_millis(40 + rand::random::<u64>() % 120)));
+        let (content, history) = open(dir.path());
+        for reference in &finished {
+            let mut log = history.log(reference).unwrap().unwrap_or_else(|| {
+                panic!("round {round}: the record of {reference} was finished and is gone")
+            });
+            while log.read().unwrap().is_some() {}
+        }
+        content.gc().unwrap();
+        let mut records = 0;
+        history.0.store.each(None, |_| records += 1).unwrap();
+        // Each record has a log and a trace of its own; one may have been finished and not told.
+        assert!(records >= finished.len() && records <= finished.len() + (round + 1) * 2, "{records}");
+        assert_eq!(content.list().unwrap().len(), records * 2, "round {round}");
+    }
+    assert!(!finished.is_empty(), "no process lived long enough to finish a build");
+}
