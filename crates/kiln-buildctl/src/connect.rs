@@ -55,7 +55,11 @@ impl Daemon {
             Err(AddressError::Scheme { why, .. }) if why.starts_with("npipe") => return Err(why.into()),
             Err(other) => return Err(other.to_string().into()),
         };
-        Ok(Self { address, options: ConnectOptions { tls, timeout: timeout(values) }, wait: values.is("wait") })
+        Ok(Self {
+            address,
+            options: ConnectOptions { tls, timeout: timeout(values) },
+            wait: values.is("wait"),
+        })
     }
 
     /// A connection for a call.

@@ -25,7 +25,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
-            Self::Daemon(error) => f.write_str(&mask_credentials(&error.message)),
+            Self::Daemon(error) => f.write_str(&reason(&mask_credentials(&error.message))),
             Self::Output(error) => write!(f, "write /dev/stdout: {}", system(error)),
             Self::Canceled => f.write_str("context canceled"),
         }
@@ -106,7 +106,10 @@ pub(crate) fn system(error: &io::Error) -> String {
 
 /// The same for a text that ends with what the system says: `x: Permission denied (os error 13)`.
 pub(crate) fn reason(text: &str) -> String {
-    let Some((text, _)) = text.rsplit_once(" (os error ") else { return text.to_owned() };
+    let is_number = |n: &str| n.strip_suffix(')').is_some_and(|n| n.parse::<i32>().is_ok());
+    let Some((text, _)) = text.rsplit_once(" (os error ").filter(|(_, n)| is_number(n)) else {
+        return text.to_owned();
+    };
     let at = text.rfind(": ").map_or(0, |at| at + 2);
     let (before, words) = text.split_at(at);
     let mut letters = words.chars();
@@ -143,6 +146,9 @@ impl Call<'_> {
         match error {
             ConnectError::Tls(e) => e.into(),
             ConnectError::NoDaemon { address, reason: why } => self.unreachable(&dialing(&address, &why)),
+            ConnectError::NotDaemon { reason: why, .. } => {
+                self.unreachable(&format!("error reading server preface: {}", reason(&why)))
+            }
             other => Error::Text(other.to_string()),
         }
     }
@@ -161,8 +167,13 @@ fn dialing(address: &kiln_client::Address, why: &str) -> String {
             format!("transport: authentication handshake failed: {host}: {why}")
         }
         Tcp(host) => format!("transport: Error while dialing: dial tcp {host}: connect: {why}"),
-        Remote(_) if why.starts_with("start ") => format!("transport: Error while dialing: {why}"),
-        Remote(_) => format!("error reading server preface: {why}"),
+        Remote(_) if why.starts_with("start ") && why.ends_with("no such file or directory") => {
+            let program = why.trim_start_matches("start ").split(':').next().unwrap_or_default();
+            format!(
+                "transport: Error while dialing: exec: \\\"{program}\\\": executable file not found in $PATH"
+            )
+        }
+        Remote(_) => format!("transport: Error while dialing: {why}"),
     }
 }
 
@@ -172,9 +183,14 @@ mod tests {
 
     #[test]
     fn words_of_the_system() {
-        assert_eq!(reason("open /X: No such file or directory (os error 2)"), "open /X: no such file or directory");
+        assert_eq!(
+            reason("open /X: No such file or directory (os error 2)"),
+            "open /X: no such file or directory"
+        );
         assert_eq!(reason("Permission denied (os error 13)"), "permission denied");
-        assert_eq!(reason("no connection in 5 s"), "no connection in 5 s");
+        for text in ["no connection in 5 s", "A: B (os error 2): more"] {
+            assert_eq!(reason(text), text);
+        }
     }
 
     #[test]
@@ -187,10 +203,8 @@ mod tests {
             Call::Unary("failed to list workers").not_connected(error()).to_string(),
             "failed to list workers: Unavailable: connection error: desc = \"transport: Error while dialing: dial unix /nowhere: connect: no such file or directory\""
         );
-        assert!(
-            Call::Stream("").not_connected(error()).to_string().starts_with(
-                "rpc error: code = Unavailable desc = rpc error: code = Unavailable desc = connection error"
-            )
-        );
+        assert!(Call::Stream("").not_connected(error()).to_string().starts_with(
+            "rpc error: code = Unavailable desc = rpc error: code = Unavailable desc = connection error"
+        ));
     }
 }

@@ -12,7 +12,7 @@ mod tabs;
 mod template;
 mod text;
 
-use cli::{Invocation, Outcome, Values};
+use cli::{Action, Invocation, Outcome, Values};
 use error::Error;
 use kiln_cli::printer;
 use std::ffi::OsString;
@@ -37,7 +37,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Outcome::Help(path) => data(&cli::help(&path, VERSION, &default_address())),
         Outcome::Version => data(&format!("buildctl github.com/kiln/kiln {VERSION} \n")),
         Outcome::NoTopic(name) => {
-            printer::people(&format!("No help topic for '{name}'"));
+            printer::people(&format!("No help topic for '{name}'\n"));
             ExitCode::from(NO_TOPIC)
         }
         Outcome::Wrong { why, show_help } => {
@@ -70,12 +70,24 @@ fn report(error: &Error) -> ExitCode {
 
 fn run_command(invocation: &Invocation) -> ExitCode {
     let result = match invocation.values.text_or("log-format", "text") {
-        "json" | "text" | "" => block_on(command::run(invocation)),
+        "json" | "text" | "" => block_on(interruptible(invocation)),
         other => Err(format!("unsupported log type {other:?}").into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&error),
+    }
+}
+
+/// Does what an invocation says until it is done, or a signal says that it is enough.
+async fn interruptible(invocation: &Invocation) -> Result<(), Error> {
+    // These end by themselves: one cancels its build first, the other only passes bytes on.
+    if matches!(invocation.command.action, Action::Build | Action::DialStdio) {
+        return command::run(invocation).await;
+    }
+    tokio::select! {
+        result = command::run(invocation) => result,
+        result = build::interrupted() => result.and(Err(Error::Canceled)),
     }
 }
 

@@ -4,32 +4,16 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::time::Duration;
 
-const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
-
-fn scale(bytes: i64) -> (f64, &'static str) {
+/// `1.234567kB`: all digits there are.
+pub(crate) fn exact_size(bytes: i64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     let mut value = bytes as f64;
     let mut unit = 0;
     while value.abs() >= 1000.0 && unit + 1 < UNITS.len() {
         value /= 1000.0;
         unit += 1;
     }
-    (value, UNITS[unit])
-}
-
-/// `1.23kB`; whole bytes have no decimals.
-pub(crate) fn size(bytes: i64) -> String {
-    match scale(bytes) {
-        (_, "B") => format!("{bytes}B"),
-        (value, unit) => format!("{value:.2}{unit}"),
-    }
-}
-
-/// `1.234567kB`: all digits there are.
-pub(crate) fn exact_size(bytes: i64) -> String {
-    match scale(bytes) {
-        (_, "B") => format!("{bytes}B"),
-        (value, unit) => format!("{value}{unit}"),
-    }
+    format!("{value}{}", UNITS[unit])
 }
 
 /// `2026-01-02 03:04:05.006 +0000 UTC`
@@ -73,16 +57,16 @@ pub(crate) fn duration(d: Duration) -> String {
     }
 }
 
-/// JSON as Go's encoder writes it: `<`, `>`, `&` and two line separators are escaped.
-pub(crate) fn escape_html(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
+/// A warning in the log, in the format of `--log-format`.
+pub(crate) fn log_line(format: &str, message: &str, now: Timestamp) -> String {
+    let time = local_time(now);
+    match format {
+        "json" => {
+            let line = serde_json::json!({"level": "warning", "msg": message, "time": time});
+            format!("{}\n", kiln_progress::escape_html(&line.to_string()))
         }
+        _ => format!("time={time:?} level=warning msg={}\n", kiln_dockerfile::quote(message)),
     }
-    out
 }
 
 #[cfg(test)]
@@ -91,14 +75,15 @@ mod tests {
 
     #[test]
     fn sizes_times_and_durations() {
-        assert_eq!([0, 999, 1234, -5_000_000].map(size), ["0B", "999B", "1.23kB", "-5.00MB"]);
         assert_eq!([512_000_000, 10_500_000_000].map(exact_size), ["512MB", "10.5GB"]);
+        let now = Timestamp::UNIX_EPOCH;
+        assert!(log_line("text", "a \"b\"", now).ends_with("level=warning msg=\"a \\\"b\\\"\"\n"));
+        assert!(log_line("json", "a", now).starts_with("{\"level\":\"warning\",\"msg\":\"a\",\"time\":"));
         let at = |n| time(Timestamp::new(1_767_323_045, n).unwrap());
         assert_eq!(at(0), "2026-01-02 03:04:05 +0000 UTC");
         assert_eq!(at(6_000_000), "2026-01-02 03:04:05.006 +0000 UTC");
         let d = |ms| duration(Duration::from_millis(ms));
         assert_eq!([0, 15, 1500, 60_000].map(d), ["0s", "15ms", "1.5s", "1m0s"]);
         assert_eq!(duration(Duration::from_secs(172_800)), "48h0m0s");
-        assert_eq!(escape_html("{\"a\":\"<b> & c\"}"), "{\"a\":\"\\u003cb\\u003e \\u0026 c\"}");
     }
 }

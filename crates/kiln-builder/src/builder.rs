@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
-use kiln_client::{GcPolicy, Worker};
+use kiln_client::{Device, GcPolicy, Worker};
 use kiln_oci::Platform;
 
 use crate::docker::{DEFAULT_CONTEXT, Docker, Endpoint};
@@ -57,6 +57,8 @@ pub struct Facts {
     pub labels: BTreeMap<String, String>,
     /// How its first worker cleans up.
     pub gc: Vec<GcPolicy>,
+    /// Devices of its first worker.
+    pub devices: Vec<Device>,
 }
 
 impl World {
@@ -205,6 +207,11 @@ impl LoadedNode {
         self.driver.as_ref().err().or_else(|| self.facts.as_ref()?.as_ref().err())
     }
 
+    /// As [`LoadedNode::error`], to keep.
+    pub(crate) fn into_error(self) -> Option<Error> {
+        self.driver.err().or_else(|| self.facts?.err())
+    }
+
     /// What the daemon says, if it was asked and answered.
     pub fn known(&self) -> Option<&Facts> {
         self.facts.as_ref()?.as_ref().ok()
@@ -240,6 +247,7 @@ async fn facts(driver: &Driver) -> Result<Facts, Error> {
         platforms: Vec::new(),
         labels: BTreeMap::new(),
         gc: Vec::new(),
+        devices: Vec::new(),
     };
     if status != Status::Running {
         return Ok(facts);
@@ -262,7 +270,7 @@ impl Facts {
                 }
             }
             if i == 0 {
-                (self.labels, self.gc) = (worker.labels, worker.gc_policy);
+                (self.labels, self.gc, self.devices) = (worker.labels, worker.gc_policy, worker.devices);
             }
         }
         self.ids.sort();

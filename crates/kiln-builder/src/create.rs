@@ -85,9 +85,9 @@ impl World {
 
     async fn check_nodes(&self, builder: &mut Builder) -> Result<(), Error> {
         let nodes = self.nodes_with_facts(builder).await?;
-        let Some((node, error)) = nodes.iter().find_map(|n| Some((&n.node, n.error()?))) else { return Ok(()) };
-        let name = &builder.instance.name;
-        Err(Error::Invalid(format!("failed to initialize builder {name} ({}): {error}", node.name)))
+        let broken = nodes.into_iter().find_map(|n| Some((n.node.name.clone(), n.into_error()?)));
+        let Some((node, why)) = broken else { return Ok(()) };
+        Err(Error::Init { builder: builder.instance.name.clone(), node, why: Box::new(why) })
     }
 
     fn name_for(&self, store: &Store, request: &CreateRequest) -> Result<String, Error> {
@@ -217,7 +217,9 @@ fn options(values: &[String]) -> Result<Option<BTreeMap<String, String>>, Error>
     }
     let mut map = BTreeMap::new();
     for value in values {
-        for field in csv::fields(value).map_err(|e| Error::Invalid(format!("invalid value {value:?}: {e}")))? {
+        for field in
+            csv::fields(value).map_err(|e| Error::Invalid(format!("invalid value {value:?}: {e}")))?
+        {
             let wrong = || Error::Invalid(format!("invalid value {field:?}, expecting k=v"));
             let (key, value) = field.split_once('=').ok_or_else(wrong)?;
             map.insert(key.to_owned(), value.to_owned());
@@ -230,9 +232,9 @@ fn options(values: &[String]) -> Result<Option<BTreeMap<String, String>>, Error>
 fn engine_host(text: &str) -> Result<String, Error> {
     match text.split_once("://") {
         Some(("unix" | "tcp" | "ssh" | "npipe" | "fd", rest)) if !rest.is_empty() => Ok(text.to_owned()),
-        Some((scheme, _)) => {
-            Err(Error::Invalid(format!("failed to parse endpoint {text}: unsupported protocol scheme {scheme:?}")))
-        }
+        Some((scheme, _)) => Err(Error::Invalid(format!(
+            "failed to parse endpoint {text}: unsupported protocol scheme {scheme:?}"
+        ))),
         None if text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) => {
             Ok(format!("tcp://{text}"))
         }
@@ -251,8 +253,9 @@ fn daemon_flags(
     config: Option<&DaemonConfig>,
 ) -> Result<Option<Vec<String>>, Error> {
     const HOST: &str = "network.host";
-    let mut words = crate::words::split(text)
-        .ok_or_else(|| Error::invalid("failed to parse buildkit flags: EOF found when expecting closing quote"))?;
+    let mut words = crate::words::split(text).ok_or_else(|| {
+        Error::invalid("failed to parse buildkit flags: EOF found when expecting closing quote")
+    })?;
     let mut allowed = Vec::new();
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
@@ -283,7 +286,10 @@ mod tests {
         assert_eq!(flags("--debug", DriverKind::Container), ["--debug", host]);
         assert_eq!(flags("--debug", DriverKind::Remote), ["--debug"]);
         let other = "--allow-insecure-entitlement security.insecure";
-        assert_eq!(flags(other, DriverKind::Container), ["--allow-insecure-entitlement", "security.insecure"]);
+        assert_eq!(
+            flags(other, DriverKind::Container),
+            ["--allow-insecure-entitlement", "security.insecure"]
+        );
         let options = [("network".to_owned(), "host".to_owned())].into();
         let flags = daemon_flags(other, DriverKind::Container, Some(&options), None).unwrap().unwrap();
         assert_eq!(flags.last().unwrap(), host);

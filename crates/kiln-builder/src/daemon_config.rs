@@ -22,7 +22,10 @@ pub(crate) struct DaemonConfig {
 impl DaemonConfig {
     pub(crate) fn load(path: &Path) -> Result<Self, Error> {
         if !path.exists() {
-            let why = format!("buildkit configuration file not found: {0}: stat {0}: no such file or directory", path.display());
+            let why = format!(
+                "buildkit configuration file not found: {0}: stat {0}: no such file or directory",
+                path.display()
+            );
             return Err(Error::Invalid(why));
         }
         let data = read("failed to read buildkit configuration file:", path)?;
@@ -51,7 +54,9 @@ impl DaemonConfig {
                 copy(ca, &dir, "failed to read CA file:", &mut files)?;
             }
             for pair in registry.get_mut("keypair").and_then(Value::as_array_mut).into_iter().flatten() {
-                for (key, doing) in [("key", "failed to read key file:"), ("cert", "failed to read cert file:")] {
+                for (key, doing) in
+                    [("key", "failed to read key file:"), ("cert", "failed to read cert file:")]
+                {
                     if let Some(value) = pair.get_mut(key) {
                         copy(value, &dir, doing, &mut files)?;
                     }

@@ -88,7 +88,8 @@ impl Docker {
             return Err(Error::invalid("conflicting options: cannot specify both --host and --context"));
         }
         let home = || set("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from).join(".docker");
-        let dir = flags.config.clone().or_else(|| set("DOCKER_CONFIG").map(PathBuf::from)).unwrap_or_else(home);
+        let dir =
+            flags.config.clone().or_else(|| set("DOCKER_CONFIG").map(PathBuf::from)).unwrap_or_else(home);
         let file = read_config(&dir)?;
         let host = flags.host.clone().or_else(|| set("DOCKER_HOST"));
         let current = match () {
@@ -132,8 +133,9 @@ impl Docker {
             return Ok(None);
         }
         let endpoint = file.endpoints.get("docker");
-        let endpoint = endpoint
-            .ok_or_else(|| Error::Invalid(format!("context {context:?} has no endpoint of a Docker Engine")))?;
+        let endpoint = endpoint.ok_or_else(|| {
+            Error::Invalid(format!("context {context:?} has no endpoint of a Docker Engine"))
+        })?;
         let tls = self.dir.join("contexts/tls").join(id(context)).join("docker").is_dir();
         Ok(Some(Endpoint { host: endpoint.host.clone(), tls }))
     }
@@ -167,7 +169,9 @@ impl Docker {
     /// Proxy variables for build steps, from the configuration.
     pub fn proxy_args(&self) -> Vec<(&'static str, String)> {
         let host = self.endpoint(&self.current).ok().flatten().map(|e| e.host).unwrap_or_default();
-        let Some(p) = self.proxies.get(&host).or_else(|| self.proxies.get("default")) else { return Vec::new() };
+        let Some(p) = self.proxies.get(&host).or_else(|| self.proxies.get("default")) else {
+            return Vec::new();
+        };
         let all = [
             ("HTTP_PROXY", &p.http_proxy),
             ("HTTPS_PROXY", &p.https_proxy),
@@ -184,7 +188,9 @@ impl Docker {
     fn context_file(&self, path: &Path) -> Result<Option<ContextFile>, Error> {
         let data = match std::fs::read(path) {
             Ok(data) => data,
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            Err(e)
+                if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+            {
                 return Ok(None);
             }
             Err(e) => return Err(Error::file("read Docker context", path)(e)),

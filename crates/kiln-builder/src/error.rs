@@ -16,6 +16,16 @@ pub enum Error {
     /// A name that an instance cannot have.
     #[error("invalid name {0}, name needs to start with a letter and may not contain symbols, except ._-")]
     Name(String),
+    /// A node cannot be used as it was to be created.
+    #[error("failed to initialize builder {builder} ({node}): {why}")]
+    Init {
+        /// The builder.
+        builder: String,
+        /// Its node.
+        node: String,
+        /// What is wrong with it.
+        why: Box<Error>,
+    },
     /// Something that kiln does not do yet.
     #[error("{what} is not built yet: {advice}")]
     NotBuilt {
@@ -54,10 +64,16 @@ pub enum Error {
     },
     /// A daemon cannot be reached or started.
     #[error("{0}")]
-    Connect(#[from] ConnectError),
+    Connect(Box<ConnectError>),
     /// A daemon refused a request.
     #[error("{0}")]
     Daemon(Box<BuildError>),
+}
+
+impl From<ConnectError> for Error {
+    fn from(error: ConnectError) -> Self {
+        Self::Connect(Box::new(error))
+    }
 }
 
 impl From<BuildError> for Error {

@@ -190,10 +190,7 @@ fn nullable<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Node>, D::Error> {
     Ok(Option::deserialize(d)?.unwrap_or_default())
 }
 
-fn write_files<S: Serializer>(
-    files: &Option<BTreeMap<String, Vec<u8>>>,
-    s: S,
-) -> Result<S::Ok, S::Error> {
+fn write_files<S: Serializer>(files: &Option<BTreeMap<String, Vec<u8>>>, s: S) -> Result<S::Ok, S::Error> {
     let encode = |f: &BTreeMap<String, Vec<u8>>| -> BTreeMap<String, String> {
         f.iter().map(|(k, v)| (k.clone(), STANDARD.encode(v))).collect()
     };

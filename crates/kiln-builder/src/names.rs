@@ -5,15 +5,15 @@ use rand::seq::IndexedRandom as _;
 use crate::Error;
 
 const ADJECTIVES: [&str; 32] = [
-    "amber", "bold", "brisk", "calm", "clever", "cosy", "dapper", "eager", "fair", "gentle", "glad", "happy", "jolly",
-    "keen", "kind", "lively", "lucid", "mellow", "merry", "nimble", "patient", "plucky", "proud", "quiet", "rapid",
-    "sharp", "sturdy", "sunny", "swift", "tidy", "warm", "witty",
+    "amber", "bold", "brisk", "calm", "clever", "cosy", "dapper", "eager", "fair", "gentle", "glad", "happy",
+    "jolly", "keen", "kind", "lively", "lucid", "mellow", "merry", "nimble", "patient", "plucky", "proud",
+    "quiet", "rapid", "sharp", "sturdy", "sunny", "swift", "tidy", "warm", "witty",
 ];
 
 const NOUNS: [&str; 32] = [
-    "anvil", "arch", "beacon", "bellows", "bench", "brick", "chisel", "clay", "cobble", "crucible", "ember", "flame",
-    "flint", "forge", "furnace", "glaze", "granite", "hammer", "hearth", "ingot", "lantern", "marble", "mason", "mortar",
-    "oven", "potter", "quarry", "shard", "slate", "smith", "tile", "wheel",
+    "anvil", "arch", "beacon", "bellows", "bench", "brick", "chisel", "clay", "cobble", "crucible", "ember",
+    "flame", "flint", "forge", "furnace", "glaze", "granite", "hammer", "hearth", "ingot", "lantern",
+    "marble", "mason", "mortar", "oven", "potter", "quarry", "shard", "slate", "smith", "tile", "wheel",
 ];
 
 /// The stored form of a name.

@@ -32,7 +32,7 @@ impl Steps {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let digest = Digest::sha256(&rand::random::<[u8; 32]>());
+        let digest = Digest::sha256(rand::random::<[u8; 32]>());
         let started = Some(Timestamp::now());
         let vertex = VertexUpdate {
             digest,

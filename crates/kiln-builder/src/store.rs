@@ -54,9 +54,8 @@ impl Store {
         let path = config.path().join(".lock");
         let open = File::options().create(true).append(true).open(&path);
         let lock = open.map_err(Error::file("open", &path))?;
-        let locked = rustix::io::retry_on_intr(|| {
-            rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
-        });
+        let locked =
+            rustix::io::retry_on_intr(|| rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive));
         locked.map_err(|e| Error::file("lock", &path)(e.into()))?;
         Ok(Self { config: config.clone(), _lock: lock })
     }

@@ -63,7 +63,8 @@ fn broken_instances_are_named() {
 fn the_current_builder_belongs_to_an_endpoint() {
     let f = fixture();
     let store = f.world.store().unwrap();
-    let instance = |name: &str| Instance { name: name.into(), driver: "remote".into(), ..Instance::default() };
+    let instance =
+        |name: &str| Instance { name: name.into(), driver: "remote".into(), ..Instance::default() };
     store.save(&instance("a")).unwrap();
     store.save(&instance("b")).unwrap();
     let current = |key: &str| store.current(key).unwrap().map(|i| i.name);
@@ -84,7 +85,8 @@ fn names_lead_to_instances_and_contexts() {
     let meta = f.dir.path().join("contexts/meta");
     let id = "dc2b83ea06e9b59aec2a3ce1ae6ac1d1cca2d46a1d4a6f0e9b4ba1a1e0a9bf0a";
     std::fs::create_dir_all(meta.join(id)).unwrap();
-    let context = r#"{"Name":"far","Metadata":{},"Endpoints":{"docker":{"Host":"tcp://far:1","SkipTLSVerify":false}}}"#;
+    let context =
+        r#"{"Name":"far","Metadata":{},"Endpoints":{"docker":{"Host":"tcp://far:1","SkipTLSVerify":false}}}"#;
     std::fs::write(meta.join(id).join("meta.json"), context).unwrap();
     assert_eq!(f.world.docker.contexts().unwrap(), ["default", "far"]);
     let store = f.world.store().unwrap();
@@ -131,7 +133,8 @@ async fn creating_and_leaving() {
         let created = f.world.create(&store, &request).await;
         created.map(|(b, _)| b.instance).map_err(|e| e.to_string())
     };
-    let made = create(CreateRequest { select: true, ..request("My", "unix:///nonexistent/s") }).await.unwrap();
+    let made =
+        create(CreateRequest { select: true, ..request("My", "unix:///nonexistent/s") }).await.unwrap();
     assert_eq!((made.name.as_str(), made.nodes[0].name.as_str()), ("my", "my0"));
     assert_eq!(f.world.find(&store, None).unwrap().instance.name, "my");
     let error = create(request("my", "unix:///nonexistent/t")).await.unwrap_err();
@@ -156,7 +159,8 @@ async fn creating_and_leaving() {
 fn refs_stay_in_their_directory() {
     let f = fixture();
     let refs = Refs::new(&f.world.config);
-    let build = BuildRef { target: "default".into(), local_path: "/c".into(), dockerfile_path: "/c/D".into() };
+    let build =
+        BuildRef { target: "default".into(), local_path: "/c".into(), dockerfile_path: "/c/D".into() };
     refs.save("b", "b0", "id", &build).unwrap();
     let path = f.dir.path().join("buildx/refs/b/b0/id");
     let text = r#"{"Target":"default","LocalPath":"/c","DockerfilePath":"/c/D"}"#;

@@ -39,7 +39,7 @@ impl Context {
         let config = ConfigDir::new(var, docker.dir());
         let builder = if flags.has("builder") { flags.word("builder") } else { set("BUILDX_BUILDER") };
         let timeout = flags.duration("timeout").unwrap_or(TIMEOUT);
-        let world = World { docker, config, own: own_daemon() };
+        let world = World { docker, config, own: own_daemon()? };
         Ok(Self { world, builder, debug: debug || flags.switch("debug"), timeout })
     }
 
@@ -65,15 +65,16 @@ impl Context {
     }
 }
 
-fn own_daemon() -> OwnDaemon {
+fn own_daemon() -> Result<OwnDaemon, Error> {
     let start = || {
         async {
-            connect::own_daemon().await.map_err(|e| match e {
+            let connected = connect::own_daemon().await.map(|(client, _)| client);
+            connected.map_err(|e| match e {
                 CliError::Connect(e) => BuilderError::Connect(e),
                 other => BuilderError::Invalid(other.to_string()),
             })
         }
         .boxed()
     };
-    OwnDaemon { address: connect::own_address(), start: Arc::new(start) }
+    Ok(OwnDaemon { address: connect::own_address()?, start: Arc::new(start) })
 }

@@ -19,6 +19,9 @@ pub(crate) enum Error {
     /// A builder cannot be found, made or used.
     #[error("{0}")]
     Builder(#[from] kiln_builder::Error),
+    /// The daemon of a build cannot be booted or reached, or an engine does not take its result.
+    #[error("failed to build: {0}")]
+    BuildOn(kiln_builder::Error),
     /// Something of a build, before it is one.
     #[error("{0}")]
     Cli(#[from] CliError),
@@ -50,7 +53,10 @@ impl Error {
                 CliError::Build(error) => of_code(error.code),
                 _ => 1,
             },
-            Self::Builder(kiln_builder::Error::Daemon(error)) => of_code(error.code),
+            Self::Builder(error) | Self::BuildOn(error) => match error {
+                kiln_builder::Error::Daemon(error) => of_code(error.code),
+                _ => 1,
+            },
             _ => 1,
         }
     }
@@ -58,10 +64,17 @@ impl Error {
     fn advice(&self) -> Option<String> {
         use kiln_builder::Error as B;
         let text = match self {
-            Self::Builder(B::NoEngine { .. }) => {
-                "there is no Docker Engine; to build without one: docker buildx create --driver kiln --use".to_owned()
+            Self::Builder(B::Init { why, .. }) if matches!(**why, B::NoEngine { .. }) => {
+                "there is no Docker Engine; for a builder without one: docker buildx create --driver kiln"
+                    .to_owned()
             }
-            Self::Builder(B::Connect(error)) | Self::Cli(CliError::Connect(error)) => match error {
+            Self::Builder(B::NoEngine { .. }) | Self::BuildOn(B::NoEngine { .. }) => {
+                "there is no Docker Engine; to build without one: docker buildx create --driver kiln --use"
+                    .to_owned()
+            }
+            Self::Builder(B::Connect(error))
+            | Self::BuildOn(B::Connect(error))
+            | Self::Cli(CliError::Connect(error)) => match &**error {
                 ConnectError::NoDaemon { .. } => {
                     "docker buildx ls shows the builders and whether their daemons answer".to_owned()
                 }

@@ -203,7 +203,8 @@ mod tests {
 
     #[test]
     fn flags_of_every_form() {
-        let p = build(&["-t", "a", "-tb", "-t=c", "--tag", "d", "--tag=e", ".", "--load", "-q", "--push=false"]);
+        let p =
+            build(&["-t", "a", "-tb", "-t=c", "--tag", "d", "--tag=e", ".", "--load", "-q", "--push=false"]);
         let p = p.unwrap();
         assert_eq!(p.list("tag"), ["a", "b", "c", "d", "e"]);
         assert_eq!(p.words, ["."]);
@@ -240,7 +241,9 @@ mod tests {
         for command in &COMMANDS {
             let all: Vec<_> = command.flags.iter().chain(&GLOBAL).collect();
             for (i, flag) in all.iter().enumerate() {
-                let twin = all[..i].iter().any(|f| f.name == flag.name || (f.short.is_some() && f.short == flag.short));
+                let twin = all[..i]
+                    .iter()
+                    .any(|f| f.name == flag.name || (f.short.is_some() && f.short == flag.short));
                 assert!(!twin, "{} --{}", command.name, flag.name);
             }
         }

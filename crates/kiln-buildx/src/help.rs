@@ -2,10 +2,11 @@
 
 use crate::spec::{COMMANDS, Command, Flag, GLOBAL, Kind, Place};
 
-/// Columns of a page when the terminal does not tell.
-const WIDTH: usize = 80;
+/// Columns of a page: one less than a terminal has.
+const WIDTH: usize = 79;
 const LONG: &str = "Extended build capabilities with BuildKit";
-const EXPERIMENTAL: &str = "Experimental commands and flags are hidden. Set BUILDX_EXPERIMENTAL=1 to show them.";
+const EXPERIMENTAL: &str =
+    "Experimental commands and flags are hidden. Set BUILDX_EXPERIMENTAL=1 to show them.";
 
 /// Who shows the help.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +88,8 @@ impl Style {
         let help = format!("help for {}", command.map_or_else(|| self.path(), |c| c.name.to_owned()));
         let mut out = match command {
             None => {
-                let mut out = format!("{LONG}\n\nUsage:\n  {path}\n  {path} [command]\n\nAvailable Commands:\n");
+                let mut out =
+                    format!("{LONG}\n\nUsage:\n  {path}\n  {path} [command]\n\nAvailable Commands:\n");
                 let (before, after): (Vec<&Command>, Vec<_>) =
                     COMMANDS.iter().filter(|c| c.place != Place::Hidden).partition(|c| c.name < "help");
                 out.push_str(&command_lines(before.into_iter()));
@@ -159,19 +161,16 @@ fn head(flag: &Flag) -> String {
     format!("  {short}--{} {value}", flag.name).trim_end().to_owned()
 }
 
+/// Lines of at most a width less a margin; the last one may reach into the margin.
 fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let line = lines.last_mut().map_or(0, |l| l.chars().count());
-        if line > 0 && line + 1 + word.chars().count() > width {
-            lines.push(String::new());
-        }
-        if let Some(last) = lines.last_mut() {
-            if !last.is_empty() {
-                last.push(' ');
-            }
-            last.push_str(word);
-        }
+    const MARGIN: usize = 5;
+    let width = width.saturating_sub(MARGIN);
+    let (mut lines, mut rest) = (Vec::new(), text);
+    while rest.len() >= width + MARGIN {
+        let Some(at) = rest.get(..width).and_then(|head| head.rfind(' ')).filter(|at| *at > 0) else { break };
+        lines.push(rest[..at].to_owned());
+        rest = &rest[at + 1..];
     }
+    lines.push(rest.to_owned());
     lines
 }

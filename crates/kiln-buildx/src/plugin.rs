@@ -14,7 +14,7 @@ const ORIGINAL: &str = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND";
 const SOCKET: &str = "DOCKER_CLI_PLUGIN_SOCKET";
 
 /// The version of buildx whose commands these are, by which tools choose their flags.
-pub(crate) const VERSION: &str = "v0.30.0";
+pub(crate) const VERSION: &str = "v0.30.0-kiln";
 
 /// Whether the Docker CLI runs us.
 pub(crate) fn is_plugin() -> bool {

@@ -156,7 +156,7 @@ const BUILD: &[Flag] = &[
     list("resource", "Resource limits for build containers (format: \"memory=2g\", \"cpu-quota=50000\")"),
     word("sbom", "Shorthand for \"--attest=type=sbom\""),
     list("secret", "Secret to expose to the build (format: \"id=mysecret[,src=/local/secret]\")"),
-    size("shm-size", "Shared memory size for build containers").default("0"),
+    size("shm-size", "Shared memory size for build containers"),
     list("ssh", "SSH agent socket or keys to expose to the build (format: \"default|<id>[=<socket>|<key>[,<key>]]\")"),
     list("tag", "Image identifier (format: \"[registry/]repository[:tag]\")").short('t'),
     word("target", "Set the target build stage to build"),
@@ -207,9 +207,9 @@ const PRUNE: &[Flag] = &[
     list("filter", "Provide filter values").kind(Kind::List("filter")),
     switch("force", "Do not prompt for confirmation").short('f'),
     size("keep-storage", ""),
-    size("max-used-space", "Maximum amount of disk space allowed to keep for cache").default("0"),
-    size("min-free-space", "Target amount of free disk space after pruning").default("0"),
-    size("reserved-space", "Amount of disk space always allowed to keep for cache").default("0"),
+    size("max-used-space", "Maximum amount of disk space allowed to keep for cache"),
+    size("min-free-space", "Target amount of free disk space after pruning"),
+    size("reserved-space", "Amount of disk space always allowed to keep for cache"),
     TIMEOUT,
     switch("verbose", "Provide a more verbose output"),
 ];
@@ -300,7 +300,7 @@ pub(crate) const COMMANDS: [Command; 19] = [
     command("stop", "[NAME]", "Stop builder instance", Words::AtMost(1)),
     command("uninstall", "", "Uninstall the 'docker builder' alias", Words::Any).place(Place::Hidden),
     command("use", "[OPTIONS] NAME", "Set the current builder instance", Words::AtMost(1)).flags(USE),
-    command("version", "", "Show buildx version information", Words::Exactly(0)),
+    command("version", "", "Show buildx version information", Words::Exactly(0)).without_builder(),
 ];
 
 /// The command of a name.

@@ -342,7 +342,9 @@ mod tests {
     #[test]
     fn mistakes_are_errors() {
         assert_eq!(render("{{.Foo}}").unwrap_err(), "can't evaluate field Foo");
-        for wrong in ["{{", "{{if .Name}}", "{{end}}", "{{.Name}", "{{(.Name}}", "{{|}}", "{{\"a}}", "{{len}}"] {
+        for wrong in
+            ["{{", "{{if .Name}}", "{{end}}", "{{.Name}", "{{(.Name}}", "{{|}}", "{{\"a}}", "{{len}}"]
+        {
             assert!(render(wrong).is_err(), "{wrong}");
         }
     }

@@ -38,6 +38,7 @@ fn connect(error: &ConnectError) -> Option<&'static str> {
         }
         // The end of the log says why.
         ConnectError::Tls(_)
+        | ConnectError::NotDaemon { .. }
         | ConnectError::Log { .. }
         | ConnectError::Spawn { .. }
         | ConnectError::Ended { .. }
@@ -62,6 +63,10 @@ fn by_message(code: Code, message: &str) -> Option<&'static str> {
         }
         () if has("security.insecure is not allowed") || has("entitlement security.insecure") => {
             "allow it on both sides: `kiln build --allow security.insecure` and `kiln daemon --allow-insecure-entitlement security.insecure`"
+        }
+        () if has("requested by the build but not allowed") => "allow it: `kiln build --allow device=NAME`",
+        () if has("entitlement device is not") => {
+            "the daemon offers no devices: it runs with --cdi-disabled, or its configuration says so"
         }
         () if has("401 Unauthorized") || has("authorization failed") || has("insufficient_scope") => {
             "log in to the registry: `docker login REGISTRY` (kiln reads the Docker config and its credential helpers)"

@@ -67,7 +67,7 @@ pub(crate) enum Command {
     #[command(visible_alias = "b", after_help = BUILD_EXAMPLES)]
     Build(Box<BuildCommand>),
     /// Run the daemon that builds, in the foreground
-    Daemon(DaemonArgs),
+    Daemon(Box<DaemonArgs>),
     /// Show what the build cache holds
     Du(DuArgs),
     /// Remove build cache

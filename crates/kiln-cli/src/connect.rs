@@ -42,11 +42,11 @@ impl Connection {
             None => Address::from_env(env).map_err(wrong)?,
         };
         if let Some(address) = named {
-            let client = Client::connect(&address).await.map_err(CliError::Connect)?;
+            let client = Client::connect(&address).await?;
             return Ok(Self { client, log: None });
         }
         let (client, log) = own_daemon().await?;
-        Ok(Self { client, log: Some(log) })
+        Ok(Self { client, log })
     }
 
     /// Builds; the answer is what the exporters say. Dropping the future cancels the build.
@@ -70,21 +70,32 @@ impl Connection {
     }
 }
 
-/// Where kiln's own daemon of this user listens.
-pub fn own_address() -> Address {
-    Address::default_socket(|name| std::env::var(name).ok(), rustix::process::geteuid().as_raw())
+/// Where kiln's own daemon of this user listens: `$KILN_HOST`, else its usual socket.
+///
+/// # Errors
+/// The variable holds no address.
+pub fn own_address() -> Result<Address, CliError> {
+    let env = |name: &str| std::env::var(name).ok();
+    match env("KILN_HOST").filter(|v| !v.is_empty()) {
+        Some(text) => text.parse().map_err(|e: kiln_client::AddressError| CliError::Usage(e.to_string())),
+        None => Ok(Address::default_socket(env, rustix::process::geteuid().as_raw())),
+    }
 }
 
-/// A client of kiln's own daemon, which is started when there is none; and the daemon's log.
+/// A client of kiln's own daemon, which is started when it is at its usual socket and there is none; and its log, if it
+/// is there.
 ///
 /// # Errors
 /// There is none and it cannot be started.
-pub async fn own_daemon() -> Result<(Client, PathBuf), CliError> {
-    let address = own_address();
+pub async fn own_daemon() -> Result<(Client, Option<PathBuf>), CliError> {
+    let address = own_address()?;
+    if std::env::var_os("KILN_HOST").is_some_and(|v| !v.is_empty()) {
+        return Ok((Client::connect(&address).await?, None));
+    }
     let program = std::env::current_exe().map_err(CliError::stream("finding this program"))?;
     let autostart = autostart(&address, program);
-    let client = find_or_start(&address, &autostart).await.map_err(CliError::Connect)?;
-    Ok((client, autostart.log))
+    let client = find_or_start(&address, &autostart).await?;
+    Ok((client, Some(autostart.log)))
 }
 
 fn autostart(address: &Address, program: PathBuf) -> Autostart {
@@ -111,4 +122,3 @@ fn autostart(address: &Address, program: PathBuf) -> Autostart {
         busy: i32::from(crate::STATE_IN_USE),
     }
 }
-

@@ -62,7 +62,7 @@ pub enum CliError {
     },
     /// No daemon could be reached or started.
     #[error("{0}")]
-    Connect(ConnectError),
+    Connect(Box<ConnectError>),
     /// The daemon in this process could not start.
     #[error("{0}")]
     Daemon(String),
@@ -80,6 +80,12 @@ pub enum CliError {
     /// Stopped by a signal.
     #[error("canceled")]
     Canceled,
+}
+
+impl From<ConnectError> for CliError {
+    fn from(error: ConnectError) -> Self {
+        Self::Connect(Box::new(error))
+    }
 }
 
 impl From<BuildError> for CliError {

@@ -52,7 +52,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, hooks: Hooks) -> ExitCode {
     let debug = cli.global.debug;
     let result = match cli.command {
         // The daemon sets up its own log and runtime.
-        Command::Daemon(args) => return (hooks.run_daemon)(args),
+        Command::Daemon(args) => return (hooks.run_daemon)(*args),
         Command::Version => commands::version::run(),
         Command::Completions(args) => commands::completions::run(&args),
         Command::Build(args) => {

@@ -76,8 +76,8 @@ impl Progress {
         out: impl io::Write + Send + 'static,
         is_terminal: bool,
     ) -> Result<Self, CliError> {
-        let display = Display::new(mode, is_terminal, out, options)
-            .map_err(|e| CliError::Usage(e.to_string()))?;
+        let display =
+            Display::new(mode, is_terminal, out, options).map_err(|e| CliError::Usage(e.to_string()))?;
         let (updates, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("progress".into())

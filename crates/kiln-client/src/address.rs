@@ -21,7 +21,9 @@ pub enum Address {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// No `scheme://`.
-    #[error("invalid address {0:?}: expected unix://<path>, tcp://<host>:<port>, ssh://<host> or docker-container://<name>")]
+    #[error(
+        "invalid address {0:?}: expected unix://<path>, tcp://<host>:<port>, ssh://<host> or docker-container://<name>"
+    )]
     Form(String),
     /// A scheme that is not known, or not on this system.
     #[error("address {address:?}: {why}")]
@@ -126,10 +128,7 @@ mod tests {
             "address \"npipe:////./pipe/b\": npipe connections are only supported on windows"
         );
         assert_eq!(error("foo://b"), "address \"foo://b\": scheme foo is not supported");
-        assert_eq!(
-            error("docker-container://"),
-            "address \"docker-container://\": url lacks container name"
-        );
+        assert_eq!(error("docker-container://"), "address \"docker-container://\": url lacks container name");
     }
 
     #[test]

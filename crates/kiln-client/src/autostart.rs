@@ -57,7 +57,7 @@ pub async fn find_or_start(address: &Address, autostart: &Autostart) -> Result<C
         let ended = spawn(autostart, &log)
             .map_err(|source| ConnectError::Spawn { program: autostart.program.clone(), source })?;
         match answer(address, autostart, ended).await {
-            Answer::Client(client) => return Ok(client),
+            Answer::Client(client) => return Ok(*client),
             Answer::Ended(Some(status))
                 if status.code() == Some(autostart.busy) && Instant::now() < handed_over => {}
             Answer::Ended(status) => {
@@ -74,7 +74,7 @@ pub async fn find_or_start(address: &Address, autostart: &Autostart) -> Result<C
 
 /// What became of a daemon that was started.
 enum Answer {
-    Client(Client),
+    Client(Box<Client>),
     Ended(Option<ExitStatus>),
     Silence,
 }
@@ -90,7 +90,7 @@ async fn answer(
     let mut end = None;
     loop {
         if let Ok(client) = Client::connect(address).await {
-            return Answer::Client(client);
+            return Answer::Client(Box::new(client));
         }
         if Instant::now() >= deadline {
             return end.map_or(Answer::Silence, Answer::Ended);

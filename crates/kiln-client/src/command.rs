@@ -9,15 +9,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// What is kept of the program's messages, in bytes.
 const MAX_STDERR: usize = 4 << 10;
 /// Time for a program that closed its output to end.
 const LAST_WORDS: Duration = Duration::from_secs(10);
-/// Length of the header of an HTTP/2 frame.
-const FRAME_HEADER: usize = 9;
 
 /// The stream of a running program, which is killed when this is dropped.
 #[derive(Debug)]
@@ -25,7 +22,6 @@ pub(crate) struct CommandStream {
     stdin: ChildStdin,
     stdout: ChildStdout,
     end: End,
-    first: First,
 }
 
 /// Until the output ends, then while the program ends.
@@ -47,67 +43,26 @@ struct Process {
     name: String,
 }
 
-/// The first bytes of the output, which have to be those of an HTTP/2 server.
-#[derive(Debug)]
-struct First {
-    head: Vec<u8>,
-    report: Option<oneshot::Sender<Result<(), String>>>,
-    name: String,
-}
-
 impl CommandStream {
-    /// Starts a program. The receiver tells whether a gRPC server answers, else what does.
-    pub(crate) fn start(
-        program: &str,
-        args: &[String],
-    ) -> io::Result<(Self, oneshot::Receiver<Result<(), String>>)> {
+    /// Starts a program.
+    pub(crate) fn start(program: &str, args: &[String]) -> io::Result<Self> {
         let mut child = Command::new(program)
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
-            .spawn()?;
+            .spawn()
+            .map_err(|e| io::Error::new(e.kind(), format!("start {program}: {e}")))?;
         let missing = || io::Error::other("no pipe");
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let stderr = tokio::spawn(last_words(stderr.ok_or_else(missing)?));
         let name = format!("[{program} {}]", args.join(" "));
-        let (report, answer) = oneshot::channel();
-        let stream = Self {
+        Ok(Self {
             stdin: stdin.ok_or_else(missing)?,
             stdout: stdout.ok_or_else(missing)?,
-            first: First { head: Vec::new(), report: Some(report), name: name.clone() },
             end: End::Running(Process { child, stderr, name }),
-        };
-        Ok((stream, answer))
-    }
-}
-
-impl First {
-    fn saw(&mut self, bytes: &[u8]) {
-        if self.report.is_none() {
-            return;
-        }
-        let missing = FRAME_HEADER - self.head.len();
-        self.head.extend(bytes.iter().take(missing));
-        // A server begins with a SETTINGS frame (type 4) on stream 0.
-        let expected = [(3, 4), (5, 0), (6, 0), (7, 0), (8, 0)];
-        let is_wrong = expected.iter().any(|(at, byte)| self.head.get(*at).is_some_and(|b| b != byte));
-        let answer = match () {
-            () if is_wrong => {
-                let said = String::from_utf8_lossy(&bytes[..bytes.len().min(256)]).trim().to_string();
-                Err(format!("command {} does not speak gRPC; it says {said:?}", self.name))
-            }
-            () if self.head.len() == FRAME_HEADER => Ok(()),
-            () => return,
-        };
-        self.tell(answer);
-    }
-
-    fn tell(&mut self, answer: Result<(), String>) {
-        if let Some(report) = self.report.take() {
-            let _ = report.send(answer);
-        }
+        })
     }
 }
 
@@ -139,18 +94,12 @@ async fn finish(mut process: Process) -> Option<String> {
 }
 
 impl AsyncRead for CommandStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if matches!(this.end, End::Running(_)) {
             let before = buf.filled().len();
             ready!(Pin::new(&mut this.stdout).poll_read(cx, buf))?;
-            let new = &buf.filled()[before..];
-            if !new.is_empty() || buf.remaining() == 0 {
-                this.first.saw(new);
+            if buf.filled().len() > before || buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -160,11 +109,6 @@ impl AsyncRead for CommandStream {
                 End::Ended(None) => return Poll::Ready(Ok(())),
                 End::Ending(work) => {
                     let why = ready!(work.as_mut().poll(cx));
-                    let said = || {
-                        format!("command {} ended before a daemon answered", this.first.name)
-                    };
-                    let answer = Err(why.clone().unwrap_or_else(said));
-                    this.first.tell(answer);
                     this.end = End::Ended(why);
                 }
                 End::Running(_) => {
@@ -211,9 +155,9 @@ mod tests {
         assert!(error.starts_with("command [sh -c echo"), "{error}");
         assert!(error.ends_with("exit status: 3, make sure the address is valid: stderr=no such container"));
         let error = error_of("echo Welcome to host; cat >/dev/null").await;
-        assert!(error.ends_with("does not speak gRPC; it says \"Welcome to host\""), "{error}");
+        assert!(error.ends_with("it does not speak gRPC; it says \"Welcome to host\""), "{error}");
         let error = error_of("exit 0").await;
-        assert!(error.ends_with("ended before a daemon answered"), "{error}");
+        assert!(error.ends_with("it closed the connection before it said anything"), "{error}");
         let error = Client::over_command("no-such-program-here", &[]).await.unwrap_err();
         assert!(error.starts_with("start no-such-program-here: "), "{error}");
     }

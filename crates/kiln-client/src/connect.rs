@@ -1,7 +1,6 @@
 //! Channels to a daemon.
 
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use crate::command::CommandStream;
+use crate::preface::Preface;
 use crate::{Address, Client, ConnectError, Tls, tls};
 
 /// HTTP/2 windows, in bytes: whole file transfers run inside one stream.
@@ -64,17 +64,21 @@ impl Client {
             Address::Remote(_) => options.timeout.max(REMOTE_ATTEMPT),
             Address::Unix(_) | Address::Tcp(_) => options.timeout,
         };
+        let not_daemon = |reason: String| ConnectError::NotDaemon { address: address.clone(), reason };
         let connect = async {
-            let Some((connector, name)) = secure else { return dial(address).await };
-            let encrypted = async {
-                let io = dial_stream(address).await?;
-                let io = tls::encrypt(&connector, name, io).await?;
-                once(io).await.map_err(io::Error::other)
+            let io = dial(address).await.map_err(|e| failed(e.to_string()))?;
+            let Some((connector, name)) = secure else {
+                return match address {
+                    // A socket that the system listens at for a daemon that is yet to start says nothing for a while.
+                    Address::Unix(_) => Self::from_stream(io).await.map_err(|e| not_daemon(e.to_string())),
+                    Address::Tcp(_) | Address::Remote(_) => answering(io).await.map_err(not_daemon),
+                };
             };
-            encrypted.await.map(Self::new).map_err(|e| e.to_string())
+            let io = tls::encrypt(&connector, name, io).await.map_err(|e| failed(e.to_string()))?;
+            answering(io).await.map_err(not_daemon)
         };
         match tokio::time::timeout(timeout, connect).await {
-            Ok(result) => result.map_err(failed),
+            Ok(result) => result,
             Err(_) => Err(failed(format!("no connection in {} s", timeout.as_secs()))),
         }
     }
@@ -98,58 +102,45 @@ impl Client {
     /// Runs a program that connects its stdin and stdout to a daemon, and waits until that answers. The error is what
     /// the program said.
     pub async fn over_command(program: &str, args: &[String]) -> Result<Self, String> {
-        let (stream, answer) =
-            CommandStream::start(program, args).map_err(|e| format!("start {program}: {e}"))?;
-        let client = Self::from_stream(stream).await.map_err(|e| e.to_string());
-        // Whatever became of the connection: the program knows better why.
-        match answer.await {
-            Ok(Ok(())) => client,
-            Ok(Err(why)) => Err(why),
-            Err(_) => client.and(Err(format!("{program} ended before a daemon answered"))),
-        }
+        let stream = CommandStream::start(program, args).map_err(|e| e.to_string())?;
+        let name = format!("[{program} {}]", args.join(" "));
+        answering(stream)
+            .await
+            .map_err(|why| if why.contains(&name) { why } else { format!("{name}: {why}") })
     }
 }
 
-async fn dial(address: &Address) -> Result<Client, String> {
-    let channel = match address {
-        Address::Unix(path) => over_unix(path).await,
-        Address::Tcp(host) => over_tcp(host).await,
-        Address::Remote(remote) => {
-            let (program, args) = remote.command();
-            return Client::over_command(program, &args).await;
-        }
-    };
-    channel.map(Client::new).map_err(|e| e.to_string())
+/// A client of what answers at the other end, if that is a gRPC server.
+async fn answering<I>(io: I) -> Result<Client, String>
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (io, answer) = Preface::new(io);
+    let client = Client::from_stream(io).await.map_err(|e| e.to_string());
+    match answer.await {
+        Ok(Ok(())) => client,
+        Ok(Err(why)) => Err(why),
+        // The connection was given up before anything came.
+        Err(_) => client.and(Err("it closed the connection".into())),
+    }
 }
 
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-async fn dial_stream(address: &Address) -> io::Result<Box<dyn Io>> {
+async fn dial(address: &Address) -> io::Result<Box<dyn Io>> {
     Ok(match address {
         Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
-        Address::Tcp(host) => Box::new(tcp(host).await?),
+        Address::Tcp(host) => {
+            let stream = TcpStream::connect(host).await?;
+            stream.set_nodelay(true)?;
+            Box::new(stream)
+        }
         Address::Remote(remote) => {
             let (program, args) = remote.command();
-            let start = CommandStream::start(program, &args);
-            Box::new(start.map_err(|e| io::Error::new(e.kind(), format!("start {program}: {e}")))?.0)
+            Box::new(CommandStream::start(program, &args)?)
         }
     })
-}
-
-async fn over_unix(path: &Path) -> io::Result<Channel> {
-    // The first attempt is made by hand: its error says what is wrong, the channel's does not.
-    once(UnixStream::connect(path).await?).await.map_err(io::Error::other)
-}
-
-async fn tcp(host: &str) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(host).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-async fn over_tcp(host: &str) -> io::Result<Channel> {
-    once(tcp(host).await?).await.map_err(io::Error::other)
 }
 
 /// A channel over one connection: a session does not survive a second one anyway.

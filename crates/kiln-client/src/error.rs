@@ -18,6 +18,14 @@ pub enum ConnectError {
         /// What the system says.
         reason: String,
     },
+    /// Somebody else listens, or does not let us in.
+    #[error("what is at {address} is no daemon for us: {reason}")]
+    NotDaemon {
+        /// Where.
+        address: Address,
+        /// What happened.
+        reason: String,
+    },
     /// There are no usable certificates.
     #[error("{0}")]
     Tls(#[from] TlsError),

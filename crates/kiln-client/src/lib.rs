@@ -14,7 +14,9 @@ mod error;
 mod history;
 mod id;
 mod maintenance;
+mod preface;
 mod providers;
+mod registry_tls;
 mod remote;
 mod request;
 mod solve;
@@ -32,10 +34,11 @@ pub use history::{
     RecordedResult,
 };
 pub use id::new_id;
-pub use maintenance::{GcPolicy, PruneRequest, UsageRecord, Version, Worker};
+pub use maintenance::{Device, GcPolicy, PruneRequest, UsageRecord, Version, Worker};
 pub use providers::{
     DockerConfig, Login, MAX_SECRET_SIZE, SecretOrigin, SecretSource, SshSource, Upload, UploadSource,
 };
+pub use registry_tls::RegistryTls;
 pub use remote::Remote;
 pub use request::{BuildRequest, CacheEntry, Export, LocalDir, Output, OutputWriter, Work};
 pub use solve::SolveResponse;

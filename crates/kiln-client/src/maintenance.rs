@@ -88,6 +88,19 @@ pub struct GcPolicy {
     pub min_free_space: i64,
 }
 
+/// A device that steps may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// `vendor/class=name`
+    pub name: String,
+    /// Whether it may be used without an entitlement.
+    pub auto_allow: bool,
+    /// What its vendor says of it.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether it is made when it is asked for.
+    pub on_demand: bool,
+}
+
 /// A worker of a daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Worker {
@@ -101,6 +114,8 @@ pub struct Worker {
     pub gc_policy: Vec<GcPolicy>,
     /// Its version.
     pub version: Option<Version>,
+    /// Devices that steps may use.
+    pub devices: Vec<Device>,
 }
 
 impl Client {
@@ -185,7 +200,14 @@ fn worker(w: WorkerRecord) -> Worker {
         os_version: p.os_version,
         os_features: p.os_features,
     };
+    let device = |d: kiln_proto::worker::CdiDevice| Device {
+        name: d.name,
+        auto_allow: d.auto_allow,
+        annotations: d.annotations.into_iter().collect(),
+        on_demand: d.on_demand,
+    };
     Worker {
+        devices: w.cdi_devices.into_iter().map(device).collect(),
         id: w.id,
         labels: w.labels.into_iter().collect(),
         platforms: w.platforms.into_iter().map(platform).collect(),

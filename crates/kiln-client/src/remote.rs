@@ -25,7 +25,8 @@ impl Remote {
     /// other schemes. The error says which part is wrong.
     pub(crate) fn parse(text: &str) -> Result<Option<Self>, String> {
         let scheme = text.split("://").next().unwrap_or_default();
-        if !["ssh", "docker-container", "podman-container", "nerdctl-container", "kube-pod"].contains(&scheme) {
+        if !["ssh", "docker-container", "podman-container", "nerdctl-container", "kube-pod"].contains(&scheme)
+        {
             return Ok(None);
         }
         let url = Url::parse(text);

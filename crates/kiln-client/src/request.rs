@@ -106,6 +106,8 @@ pub struct BuildRequest {
     pub exports: Vec<Export>,
     /// Directories by name.
     pub local_dirs: BTreeMap<String, LocalDir>,
+    /// Image layouts that sources may name, by store id.
+    pub layouts: BTreeMap<String, PathBuf>,
     /// Identifies the directories for incremental transfers; not a secret.
     pub shared_key: String,
     /// Secrets that steps may use.
@@ -136,6 +138,7 @@ impl BuildRequest {
             work,
             exports: Vec::new(),
             local_dirs: BTreeMap::new(),
+            layouts: BTreeMap::new(),
             shared_key: String::new(),
             secrets: Vec::new(),
             ssh: Vec::new(),

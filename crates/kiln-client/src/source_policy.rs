@@ -113,7 +113,8 @@ impl From<PolicyJson> for Policy {
             match_type: s.match_type,
             constraints: s.constraints.into_iter().map(constraint).collect(),
         };
-        let update = |u: UpdateJson| Update { identifier: u.identifier, attrs: u.attrs.into_iter().collect() };
+        let update =
+            |u: UpdateJson| Update { identifier: u.identifier, attrs: u.attrs.into_iter().collect() };
         let rule = |r: RuleJson| Rule {
             action: r.action,
             selector: r.selector.map(selector),
@@ -129,7 +130,8 @@ mod tests {
 
     #[test]
     fn names_and_numbers_are_read_and_unknown_keys_refused() {
-        let text = br#"{"rules":[{"action":"DENY","selector":{"identifier":"docker-image://*","match_type":1}},
+        let text =
+            br#"{"rules":[{"action":"DENY","selector":{"identifier":"docker-image://*","match_type":1}},
             {"action":2,"selector":{"identifier":"a"},"updates":{"identifier":"b","attrs":{"k":"v"}}}]}"#;
         let SourcePolicy(policy) = SourcePolicy::from_json(text).unwrap();
         assert_eq!((policy.rules[0].action, policy.rules[1].action), (1, 2));

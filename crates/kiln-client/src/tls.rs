@@ -106,7 +106,7 @@ impl Tls {
         Ok(TlsConnector::from(Arc::new(tls)))
     }
 
-    fn roots(&self) -> Result<RootCertStore, TlsError> {
+    pub(crate) fn roots(&self) -> Result<RootCertStore, TlsError> {
         let mut roots = RootCertStore::empty();
         if self.system_roots {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -132,7 +132,7 @@ impl Tls {
 }
 
 impl Identity {
-    fn load(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    pub(crate) fn load(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
         let wrong =
             |path: &Path, why: String| TlsError::Content { what: KEYPAIR, path: path.to_owned(), why };
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(&self.cert, KEYPAIR)?)

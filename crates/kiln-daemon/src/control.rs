@@ -79,7 +79,7 @@ impl ControlService {
             platforms: info.platforms.iter().map(wire::platform).collect(),
             gc_policy: info.gc_policy.iter().map(wire::gc_policy).collect(),
             buildkit_version: Some(version()),
-            cdi_devices: Vec::new(),
+            cdi_devices: info.devices.iter().map(wire::device).collect(),
         }])
     }
 }

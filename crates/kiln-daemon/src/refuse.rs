@@ -59,11 +59,6 @@ fn top(o: &Options, c: &Config, warnings: &mut Vec<String>) -> Result<(), Option
         "platforms are found once, at the start",
     );
     warn(c.cache.gha.is_some(), "cache.gha", "kiln has no GitHub cache yet");
-    let devices = c.cdi.disabled != Some(true);
-    let no_devices = "kiln offers no devices";
-    warn(devices && !c.cdi.spec_dirs.is_empty(), "--cdi-spec-dir, cdi.specDirs", no_devices);
-    warn(devices && !c.cdi.auto_allowed.is_empty(), "cdi.autoAllowed", no_devices);
-    warn(c.insecure_entitlements.iter().any(|e| e == "device"), "entitlement device", no_devices);
     for (on, name) in [(c.debug, "debug"), (c.trace, "trace")] {
         if on {
             warnings.push(format!(
@@ -258,9 +253,7 @@ mod tests {
         for (text, want) in [
             ("provenanceEnvDir = \"/p\"", "provenanceEnvDir"),
             ("debug = true", "'debug' configuration option is deprecated"),
-            ("insecure-entitlements = [\"device\"]", "entitlement device"),
             ("[otel]\nsocketPath = \"/s\"", "otel.socketPath"),
-            ("[cdi]\nautoAllowed = [\"v/d=x\"]", "cdi.autoAllowed"),
             ("[cache.gha]\nverify.required = true", "cache.gha"),
             ("[system]\nplatformsCacheMaxAge = 5", "system.platformsCacheMaxAge"),
             ("[grpc]\nsecurityDescriptor = \"D\"", "grpc.securityDescriptor"),

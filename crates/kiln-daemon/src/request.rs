@@ -93,7 +93,10 @@ pub(crate) fn solve_request(
     let attrs: BTreeMap<_, _> = r.frontend_attrs.into_iter().collect();
     let input = match (r.frontend.as_str(), r.definition) {
         ("", None) => SolveInput::Client { inputs: decode_all(&r.frontend_inputs)? },
-        ("", Some(definition)) => SolveInput::Definition(decode(&definition)?),
+        ("", Some(definition)) => {
+            let newer = extra.definition.clone().unwrap_or_default();
+            SolveInput::Definition(decode(&definition)?.with_newer(newer))
+        }
         (_, Some(_)) => return Err(invalid("invalid request: definition and frontend cannot both be set")),
         (_, None) => SolveInput::Frontend(FrontendRequest {
             name: r.frontend,
@@ -123,9 +126,6 @@ fn exporter(kind: String, attrs: HashMap<String, String>) -> ExporterSpec {
 }
 
 fn entitlement(text: &str) -> Result<Entitlement, BuildError> {
-    if text == "device" || text.starts_with("device=") {
-        return Err(unimplemented(&format!("entitlement {text}")));
-    }
     text.parse().map_err(|e: String| invalid(&e))
 }
 
@@ -155,6 +155,7 @@ fn refuse_what_is_not_built(r: &control::SolveRequest, extra: &SolveRequestExtra
     if cache.is_some_and(|c| !c.exports.is_empty() || !c.export_ref_deprecated.is_empty()) {
         return Err(unimplemented("cache export"));
     }
+    r.source_policy.as_ref().map_or(Ok(()), kiln_llb::policy::check).map_err(|e| invalid(&e))?;
     if r.source_policy.as_ref().is_some_and(|p| !p.rules.is_empty()) || !r.source_policy_session.is_empty() {
         return Err(unimplemented("source policies"));
     }
@@ -206,7 +207,7 @@ mod tests {
         let nothing = control::SolveRequest { frontend: String::new(), ..request() };
         assert!(matches!(checked(nothing).unwrap().input, SolveInput::Client { .. }));
         let device = control::SolveRequest { entitlements: vec!["device=a".into()], ..request() };
-        assert_eq!(checked(device).unwrap_err().message, "entitlement device=a: not built yet");
+        assert_eq!(checked(device).unwrap().entitlements[0].as_str(), "device");
         let odd = control::SolveRequest { entitlements: vec!["root".into()], ..request() };
         assert!(checked(odd).unwrap_err().message.contains("invalid entitlement"));
         let newer = |extra| solve_request(request(), &extra).map(|_| ()).map_err(|e| e.message);

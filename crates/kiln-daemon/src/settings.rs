@@ -8,7 +8,7 @@ use crate::options::{Options, OptionsError};
 use crate::places::{Places, Surroundings};
 use crate::{merge, refuse};
 use kiln_engine::{
-    DnsConfig, EngineOptions, Entitlement, FrontendRules, HistoryLimits, HostConfig, KeyPair, RegistryConfig,
+    DeviceGrant, DnsConfig, EngineOptions, Entitlement, FrontendRules, HistoryLimits, HostConfig, KeyPair, RegistryConfig,
     SandboxChoice,
 };
 use kiln_oci::Platform;
@@ -20,6 +20,9 @@ use std::time::Duration;
 /// How long running builds may go on by default. With what closing takes it fits into the 30 seconds that Kubernetes
 /// gives a pod; `docker stop` waits for 10 and then kills, after which nothing finished is lost.
 const DRAIN: Duration = Duration::from_secs(25);
+
+/// Where devices are described by default; later directories win.
+const DEVICE_DIRS: [&str; 3] = ["/etc/cdi", "/var/run/cdi", "/etc/buildkit/cdi"];
 
 /// What the daemon does.
 pub(crate) struct Settings {
@@ -121,7 +124,8 @@ fn engine_options(file: &Config, root: PathBuf, s: Surroundings<'_>) -> Result<E
     Ok(EngineOptions {
         driver: driver(oci)?,
         sandbox: sandbox(oci)?,
-        allowed: entitlements(&file.insecure_entitlements)?,
+        allowed: entitlements(file)?,
+        devices: devices(&file.cdi),
         labels: oci.labels.clone(),
         platforms: platforms(&oci.platforms)?,
         max_parallelism: oci.max_parallelism.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0),
@@ -179,10 +183,27 @@ fn sandbox(oci: &Worker) -> Result<SandboxChoice, OptionsError> {
     }
 }
 
-fn entitlements(names: &[String]) -> Result<Vec<Entitlement>, OptionsError> {
-    // There are no devices to be entitled to; a warning says so.
-    let names = names.iter().filter(|name| *name != "device");
-    names.map(|name| name.parse::<Entitlement>().map_err(OptionsError::Invalid)).collect()
+fn entitlements(file: &Config) -> Result<Vec<Entitlement>, OptionsError> {
+    let names = file.insecure_entitlements.iter();
+    let parsed = names.map(|name| name.parse::<Entitlement>().map_err(OptionsError::Invalid));
+    let mut allowed = parsed.collect::<Result<Vec<_>, _>>()?;
+    // Who offers devices lets them be asked for.
+    if file.cdi.disabled != Some(true) {
+        allowed.push(Entitlement::Device(DeviceGrant::All));
+    }
+    Ok(allowed)
+}
+
+/// `[cdi]`
+fn devices(cdi: &config::Cdi) -> kiln_cdi::Registry {
+    if cdi.disabled == Some(true) {
+        return kiln_cdi::Registry::default();
+    }
+    let dirs: Vec<PathBuf> = match cdi.spec_dirs.as_slice() {
+        [] => DEVICE_DIRS.iter().map(PathBuf::from).collect(),
+        given => given.iter().map(PathBuf::from).collect(),
+    };
+    kiln_cdi::Registry::new(dirs, cdi.auto_allowed.clone())
 }
 
 fn platforms(names: &[String]) -> Result<Vec<Platform>, OptionsError> {

@@ -64,3 +64,14 @@ pub(crate) fn gc_policy(p: &GcRule) -> worker::GcPolicy {
         min_free_space: count(p.opts.min_free),
     }
 }
+
+/// A device.
+pub(crate) fn device(d: &kiln_cdi::Device) -> worker::CdiDevice {
+    worker::CdiDevice {
+        name: d.name.clone(),
+        auto_allow: d.auto_allowed,
+        annotations: d.annotations.clone().into_iter().collect(),
+        // None is made when it is asked for.
+        on_demand: false,
+    }
+}

@@ -3,22 +3,21 @@
 //! Ids of results are made here, are random, and mean nothing to any other bridge. Everything ends with the build.
 
 mod failed;
+mod look;
 mod meta;
 
 pub use meta::{GitMeta, HttpMeta, ImageMeta, SourceMeta, SourceMetaRequest};
 
 use crate::build::{Build, LazyRef};
 use crate::container::Containers;
-use crate::files::{self, FileRange};
 use crate::frontends::{self, FrontendRequest};
 use crate::outcome::{Outcome, ResultRefs};
 use crate::{Engine, Entitlement};
 use failed::Kept;
+use futures::FutureExt;
 use kiln_frontend::{CacheImport, ResolveOpt, ResolvedImage};
 use kiln_llb::Definition;
 use kiln_llb::errdefs::{BuildError, Code};
-use kiln_session::fsutil::Stat;
-use kiln_snapshot::Mounted;
 use kiln_worker::Ref;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -94,7 +93,7 @@ impl Bridge {
 
     /// What the build may do beyond the usual.
     pub fn granted(&self) -> &[Entitlement] {
-        &self.0.build.granted
+        &self.0.build.rights.granted
     }
 
     /// Fires when the build has ended: nothing can be asked any more.
@@ -128,7 +127,10 @@ impl Bridge {
     }
 
     /// Runs `call` unless, or until, the build has ended.
-    pub(crate) async fn open<T>(&self, call: impl Future<Output = Result<T, BuildError>>) -> Result<T, BuildError> {
+    pub(crate) async fn open<T>(
+        &self,
+        call: impl Future<Output = Result<T, BuildError>>,
+    ) -> Result<T, BuildError> {
         let ended =
             || BuildError::new(Code::NotFound, format!("no such job {}: it has ended", self.build_id()));
         self.0.closed.run_until_cancelled(call).await.unwrap_or_else(|| Err(ended()))
@@ -139,7 +141,7 @@ impl Bridge {
     /// # Errors
     /// If the graph may not be built, the frontend fails, or with `evaluate` a step.
     pub async fn solve(&self, input: BridgeInput, evaluate: bool) -> Result<Outcome<BridgeRef>, BuildError> {
-        self.open(async {
+        let solved = async {
             let outcome = match input {
                 BridgeInput::Nothing => Outcome::default(),
                 BridgeInput::Definition(definition) => {
@@ -154,8 +156,8 @@ impl Bridge {
             }
             let Outcome { refs, metadata } = outcome;
             Ok(Outcome { refs: refs.try_map(|lazy| self.register(lazy))?, metadata })
-        })
-        .await
+        };
+        self.open(solved.boxed()).await
     }
 
     fn register(&self, lazy: LazyRef) -> Result<BridgeRef, BuildError> {
@@ -208,60 +210,12 @@ impl Bridge {
         self.result(id).await.map(drop)
     }
 
-    /// Runs `look` on the files of a result.
-    async fn look<T: Send + 'static>(
-        &self,
-        id: &str,
-        look: impl FnOnce(&Mounted) -> Result<T, BuildError> + Send + 'static,
-    ) -> Result<T, BuildError> {
-        let built = self.result(id).await?;
-        let vertex = self.refs().get(id).and_then(|lazy| lazy.definition().root()).map(|root| root.digest);
-        self.open(async {
-            let mounted = self.0.build.mount(built, vertex).await?;
-            let looked = tokio::task::spawn_blocking(move || look(&mounted)).await;
-            looked.map_err(|e| BuildError::msg(e.to_string()))?
-        })
-        .await
-    }
-
-    /// Reads a file, or a part of it.
-    ///
-    /// # Errors
-    /// If it does not exist, is no regular file, or is too large for one answer.
-    pub async fn read_file(
-        &self,
-        id: &str,
-        path: &str,
-        range: Option<FileRange>,
-    ) -> Result<Vec<u8>, BuildError> {
-        let path = path.to_string();
-        self.look(id, move |mounted| files::read(mounted.root(), &path, range)).await
-    }
-
-    /// Lists a directory; with a pattern only what matches it.
-    ///
-    /// # Errors
-    /// If it is none.
-    pub async fn read_dir(&self, id: &str, path: &str, include: &str) -> Result<Vec<Stat>, BuildError> {
-        let (path, include) = (path.to_string(), include.to_string());
-        self.look(id, move |mounted| files::list(mounted.root(), &path, &include)).await
-    }
-
-    /// Describes a file.
-    ///
-    /// # Errors
-    /// If it does not exist.
-    pub async fn stat(&self, id: &str, path: &str) -> Result<Stat, BuildError> {
-        let path = path.to_string();
-        self.look(id, move |mounted| files::stat(mounted.root(), &path)).await
-    }
-
     /// Finds an image and its config.
     ///
     /// # Errors
     /// If it does not exist or may not be read.
     pub async fn resolve_image(&self, reference: &str, opt: ResolveOpt) -> Result<ResolvedImage, BuildError> {
-        self.open(self.0.build.resolve_image(reference, opt)).await
+        self.open(self.0.build.resolve_image(reference, opt).boxed()).await
     }
 
     /// Finds out what a source stands for now.
@@ -269,7 +223,7 @@ impl Bridge {
     /// # Errors
     /// If it cannot be found, or is of a kind that has no such facts.
     pub async fn resolve_source(&self, request: SourceMetaRequest) -> Result<SourceMeta, BuildError> {
-        self.open(self.0.build.resolve_source(request)).await
+        self.open(self.0.build.resolve_source(request).boxed()).await
     }
 
     /// Shows a warning to those who follow the build.

@@ -1,8 +1,9 @@
 //! One build while it runs: what its frontends and its client may use of the engine.
 
 use crate::hub::Hub;
-use crate::{Engine, Entitlement, entitle};
-use kiln_llb::errdefs::{BuildError, Code};
+use crate::Engine;
+use crate::entitle::Rights;
+use kiln_llb::errdefs::{BuildError, Code, Detail, SolveSubject};
 use kiln_llb::{Definition, Location, SourceMap, caps};
 use kiln_progress::ProgressGroup;
 use kiln_solver::{Edge, Error, Job};
@@ -10,7 +11,7 @@ use kiln_worker::{Failure, Ref, Worker, graph};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 /// One build. Dropped when its request has been answered and nobody asks it any more.
 pub(crate) struct Build {
@@ -18,13 +19,15 @@ pub(crate) struct Build {
     pub(crate) id: String,
     pub(crate) session: String,
     pub(crate) hub: Hub,
-    /// What both the client and the daemon allow.
-    pub(crate) granted: Vec<Entitlement>,
+    /// What it may do.
+    pub(crate) rights: Rights,
     pub(crate) job: Job<Worker>,
     /// Names of the cache imports that were said to be left out.
     pub(crate) skipped_imports: Mutex<HashSet<String>>,
     /// Bytes of all graphs that were added.
     pub(crate) graph_bytes: AtomicUsize,
+    /// Held by frontends that run.
+    pub(crate) frontends: Semaphore,
 }
 
 /// Most bytes that the graphs of one build may have together: nobody else's memory is a client's to use up.
@@ -55,7 +58,7 @@ impl Build {
             return Ok(None);
         }
         let load = |e: BuildError| e.context("failed to load LLB");
-        entitle::check(&definition, &self.granted).map_err(load)?;
+        let definition = self.rights.admit(definition).map_err(load)?;
         check_caps(&definition).map_err(load)?;
         self.count(&definition)?;
         self.forget_cache_mounts(&definition)?;
@@ -140,10 +143,17 @@ fn located(error: &Error<Failure>, definition: &Definition) -> Failure {
     };
     let Failure { error, left } = failure;
     let error = if error.vertex().is_none() { error.with_vertex(vertex) } else { error };
+    // The vertex shows the reason alone; whoever waits for the result is told when it came up.
+    let error = if is_of_cache_key(&error) { error.context("failed to compute cache key") } else { error };
     let Some(source) = definition.source() else { return Failure { error, left } };
     let places = source.locations.get(&vertex.to_string()).map(Vec::as_slice).unwrap_or_default();
     let error = places.iter().fold(error, |error, place| with_place(error, source, place));
     Failure { error, left }
+}
+
+fn is_of_cache_key(error: &BuildError) -> bool {
+    let of_cache_key = |d: &Detail| matches!(d, Detail::Solve { subject: Some(SolveSubject::Cache(_)), .. });
+    error.details.iter().any(of_cache_key)
 }
 
 fn with_place(error: BuildError, source: &SourceMap, place: &Location) -> BuildError {

@@ -1,7 +1,9 @@
 //! The builds that run now, and those that ended a moment ago.
 
 use crate::Bridge;
+use crate::entitle::Rights;
 use crate::hub::Hub;
+use kiln_llb::Definition;
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_solver::JobId;
 use kiln_source::Memo;
@@ -31,8 +33,11 @@ struct Build {
     hub: Hub,
     session: String,
     memo: Arc<Memo>,
+    rights: Rights,
     /// Of a build that its client drives.
     bridge: Option<Bridge>,
+    /// There was a bridge.
+    driven: bool,
     ended: Option<Instant>,
 }
 
@@ -63,7 +68,9 @@ impl Builds {
             hub: hub.clone(),
             session: session.to_string(),
             memo: Arc::default(),
+            rights: Rights::default(),
             bridge: None,
+            driven: false,
             ended: None,
         };
         builds.insert(id.to_string(), build);
@@ -91,8 +98,11 @@ impl Builds {
         let mut changed = self.0.changed.subscribe();
         let arrival = async {
             loop {
-                if let Some(bridge) = self.builds().get(id).and_then(|build| build.bridge.clone()) {
-                    return Some(bridge);
+                match self.builds().get(id) {
+                    Some(Build { bridge: Some(bridge), .. }) => return Some(bridge.clone()),
+                    // Refused: it will not come any more.
+                    Some(Build { ended: Some(_), driven: false, .. }) => return None,
+                    _ => {}
                 }
                 changed.changed().await.ok()?;
             }
@@ -128,6 +138,11 @@ impl JobSessions for Builds {
         let builds = self.builds();
         Some(builds.get(job.as_str()).filter(|b| b.ended.is_none())?.memo.clone())
     }
+
+    fn admit(&self, job: &JobId, definition: Definition) -> Result<Definition, BuildError> {
+        let rights = self.builds().get(job.as_str()).map(|b| b.rights.clone()).unwrap_or_default();
+        rights.admit(definition)
+    }
 }
 
 /// A build that runs; its end is noted when this is dropped.
@@ -138,10 +153,18 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Lets the build do what it is granted.
+    pub(crate) fn grant(&self, rights: &Rights) {
+        if let Some(build) = self.builds.builds().get_mut(&self.id) {
+            build.rights = rights.clone();
+        }
+    }
+
     /// Lets the client drive the build until it ends.
     pub(crate) fn driven_by(&self, bridge: &Bridge) {
         if let Some(build) = self.builds.builds().get_mut(&self.id) {
             build.bridge = Some(bridge.clone());
+            build.driven = true;
         }
         self.builds.0.changed.send_replace(());
     }
@@ -157,6 +180,7 @@ impl Drop for Running {
             build.memo = Arc::default();
             bridge = build.bridge.take();
         }
+        self.builds.0.changed.send_replace(());
         if let Some(bridge) = bridge {
             bridge.close();
         }
@@ -193,6 +217,13 @@ mod tests {
         drop(running);
         assert_eq!(builds.running(), 0);
         assert!(builds.hub("a").await.is_some(), "late followers still find it");
-        assert!(builds.begin("a", "s").is_ok(), "an id is free when its build has ended");
+        let refused = builds.begin("a", "s").expect("an id is free when its build has ended");
+        let asked = tokio::spawn({
+            let builds = builds.clone();
+            async move { builds.bridge("a").await.is_err() }
+        });
+        drop(refused);
+        let at_once = tokio::time::timeout(Duration::from_millis(500), asked).await;
+        assert!(at_once.unwrap().unwrap(), "nobody waits for the gateway of a build that was refused");
     }
 }

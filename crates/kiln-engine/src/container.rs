@@ -159,7 +159,7 @@ impl Bridge {
             let message = format!("container {container:?} previously released or not created");
             BuildError::new(Code::NotFound, message)
         })?;
-        self.open(found.start(process)).await
+        self.open(Box::pin(found.start(process))).await
     }
 
     /// Kills what runs in a container and removes it.

@@ -2,6 +2,8 @@
 //!
 //! Errors have no code of their own: Go clients print any other before the text, and users know these texts without.
 
+mod devices;
+
 use crate::Entitlement;
 use kiln_llb::errdefs::BuildError;
 use kiln_llb::{Definition, ExecOp, NetMode, Op, SecurityMode};
@@ -14,7 +16,8 @@ pub(crate) fn granted(
     asked: &[Entitlement],
     allowed: &[Entitlement],
 ) -> Result<Vec<Entitlement>, BuildError> {
-    match asked.iter().find(|e| !allowed.contains(e)) {
+    // The daemon allows devices or does not; which ones is between client and build.
+    match asked.iter().find(|e| !allowed.iter().any(|a| a.as_str() == e.as_str())) {
         Some(e) => {
             let message =
                 format!("granting entitlement {} is not allowed by build daemon configuration", e.as_str());
@@ -24,17 +27,37 @@ pub(crate) fn granted(
     }
 }
 
-/// Fails on the first step that does what is not granted.
-pub(crate) fn check(definition: &Definition, granted: &[Entitlement]) -> Result<(), BuildError> {
-    for vertex in definition.vertices() {
-        let Op::Exec(exec) = &vertex.op else { continue };
-        if let Some(missing) = needs(exec).into_iter().find(|e| !granted.contains(e)) {
-            let error =
-                BuildError::msg(format!("{} is not allowed", missing.as_str()));
-            return Err(error.with_vertex(vertex.digest));
+/// What a build may do.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rights {
+    /// What both the client and the daemon allow.
+    pub(crate) granted: Vec<Entitlement>,
+    /// What there is to be allowed.
+    pub(crate) devices: kiln_cdi::Registry,
+}
+
+impl Rights {
+    /// The graph as it may run: devices are named as they were found to be meant.
+    ///
+    /// # Errors
+    /// On the first step that does what is not granted.
+    pub(crate) fn admit(&self, mut definition: Definition) -> Result<Definition, BuildError> {
+        let mut decided = Vec::new();
+        for vertex in definition.vertices() {
+            let Op::Exec(exec) = &vertex.op else { continue };
+            let of_vertex = |error: BuildError| error.with_vertex(vertex.digest);
+            if let Some(missing) = needs(exec).into_iter().find(|e| !self.granted.contains(e)) {
+                return Err(of_vertex(BuildError::msg(format!("{} is not allowed", missing.as_str()))));
+            }
+            if let Some(devices) = devices::admit(exec, &self.granted, &self.devices).map_err(of_vertex)? {
+                decided.push((vertex.digest, Op::Exec(ExecOp { cdi_devices: devices, ..exec.clone() })));
+            }
         }
+        for (digest, op) in decided {
+            definition.set_op(&digest, op);
+        }
+        Ok(definition)
     }
-    Ok(())
 }
 
 fn needs(exec: &ExecOp) -> Vec<Entitlement> {
@@ -58,6 +81,9 @@ mod tests {
         assert!(granted(&host, &[]).unwrap_err().message.contains("network.host"));
         assert_eq!(granted(&host, &host).unwrap(), host);
         assert!(granted(&[], &host).unwrap().is_empty());
+        let device = ["device=v/d=x".parse().unwrap()];
+        assert!(granted(&device, &host).unwrap_err().message.contains("entitlement device is not"));
+        assert_eq!(granted(&device, &["device".parse().unwrap()]).unwrap(), device);
     }
 
     #[test]

@@ -175,9 +175,11 @@ mod tests {
     fn the_newest_file_of_an_archive() {
         let (dir, root) = tree();
         let mut archive = tar::Writer::new(Vec::new());
-        for (name, kind, secs) in
-            [("d", tar::EntryKind::Dir, 900), ("a", tar::EntryKind::File, 500), ("b", tar::EntryKind::File, 200)]
-        {
+        for (name, kind, secs) in [
+            ("d", tar::EntryKind::Dir, 900),
+            ("a", tar::EntryKind::File, 500),
+            ("b", tar::EntryKind::File, 200),
+        ] {
             let mut entry = tar::Entry::new(name, kind);
             entry.mtime.secs = secs;
             archive.append_empty(&entry).unwrap();

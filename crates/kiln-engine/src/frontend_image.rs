@@ -62,11 +62,7 @@ impl Drop for Closing {
     }
 }
 
-async fn container(
-    build: &Arc<Build>,
-    source: &str,
-    image: &FrontendImage,
-) -> Result<Container, BuildError> {
+async fn container(build: &Arc<Build>, source: &str, image: &FrontendImage) -> Result<Container, BuildError> {
     let root = Mount { dest: "/".into(), input: Some(0), ..Mount::default() };
     let definition = image.definition.encode_bytes();
     let spec = ContainerSpec {

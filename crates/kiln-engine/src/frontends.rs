@@ -5,7 +5,7 @@ use crate::frontend_image;
 use crate::host::BuildHost;
 use crate::outcome::{Outcome, ResultRefs};
 use kiln_llb::Definition;
-use kiln_llb::errdefs::{BuildError, Detail};
+use kiln_llb::errdefs::{BuildError, Code, Detail};
 use kiln_oci::Reference;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +26,9 @@ impl Default for FrontendRules {
         Self { dockerfile: true, gateway: true, allowed_repositories: Vec::new() }
     }
 }
+
+/// Frontends of one build at the same time, those that wait for others included.
+pub(crate) const MAX_AT_ONCE: usize = 64;
 
 const DOCKERFILE: &str = "dockerfile.v0";
 pub(crate) const GATEWAY: &str = "gateway.v0";
@@ -50,12 +53,19 @@ pub(crate) async fn run(
         name: request.name.clone(),
         source: request.opts.get("source").cloned().unwrap_or_default(),
     };
+    let _one = build.frontends.try_acquire().map_err(|_| too_many())?;
     dispatch(build, request).await.map_err(|e| e.wrap(detail))
+}
+
+fn too_many() -> BuildError {
+    let message =
+        format!("a build may not have more than {MAX_AT_ONCE} frontends at once; does one call itself?");
+    BuildError::new(Code::ResourceExhausted, message)
 }
 
 async fn dispatch(build: &Arc<Build>, request: FrontendRequest) -> Result<Outcome<LazyRef>, BuildError> {
     let rules = build.engine.frontend_rules();
-    let FrontendRequest { name, mut opts, inputs } = request;
+    let FrontendRequest { name, opts, inputs } = request;
     match name.as_str() {
         DOCKERFILE if rules.dockerfile => dockerfile(build, &opts, inputs).await,
         GATEWAY if rules.gateway => {
@@ -66,7 +76,6 @@ async fn dispatch(build: &Arc<Build>, request: FrontendRequest) -> Result<Outcom
             let source = source.ok_or_else(|| invalid("no source specified for gateway"))?;
             rules.check_source(&source)?;
             if kiln_frontend::is_builtin(&source) {
-                opts.entry("cmdline".to_string()).or_insert(source);
                 return dockerfile(build, &opts, inputs).await;
             }
             frontend_image::run(build, &source, opts, inputs).await

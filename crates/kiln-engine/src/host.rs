@@ -175,7 +175,8 @@ impl Build {
 mod tests {
     #[test]
     fn a_commit_has_the_time_of_its_committer() {
-        let commit = b"tree 1\nauthor A <a@b> 5 +0100\ncommitter C <c@d> 1234567 +0000\n\ncommitter x <y> 9 +0000\n";
+        let commit =
+            b"tree 1\nauthor A <a@b> 5 +0100\ncommitter C <c@d> 1234567 +0000\n\ncommitter x <y> 9 +0000\n";
         assert_eq!(super::committer_time(commit), Some(1_234_567));
         assert_eq!(super::committer_time(b"tree 1\n\ncommitter x <y> 9 +0000\n"), None);
         assert_eq!(super::committer_time(b"committer x 9"), None);

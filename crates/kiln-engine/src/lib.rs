@@ -32,6 +32,7 @@ mod verify;
 pub use bridge::{
     Bridge, BridgeInput, BridgeRef, GitMeta, HttpMeta, ImageMeta, SourceMeta, SourceMetaRequest,
 };
+pub use container::ContainerRequest;
 pub use files::FileRange;
 pub use frontends::{FrontendRequest, FrontendRules};
 pub use gateway::{BoxedStream, GatewayServer};
@@ -40,13 +41,12 @@ pub use hub::{Follower, Hub, LogLimits};
 pub use kiln_frontend::{CacheImport, OciStore, ResolveOpt, ResolvedImage};
 pub use kiln_history::{History, Limits as HistoryLimits};
 pub use kiln_registry::{HostConfig, KeyPair, Proxies, RegistryConfig};
-pub use container::ContainerRequest;
 pub use kiln_worker::DnsConfig;
 pub use kiln_worker::container::{ContainerProcess, ProcessIo, StartSpec, Wanted};
 pub use observer::Steps;
 pub use open::{EngineError, EngineOptions, SandboxChoice};
 pub use outcome::{Outcome, ResultRefs};
-pub use request::{Entitlement, ExporterSpec, SolveInput, SolveRequest, SolveResponse};
+pub use request::{DeviceGrant, Entitlement, ExporterSpec, SolveInput, SolveRequest, SolveResponse};
 pub use usage::WorkerInfo;
 
 use builds::Builds;
@@ -84,6 +84,7 @@ struct Inner {
     worker_id: String,
     labels: BTreeMap<String, String>,
     allowed: Vec<Entitlement>,
+    devices: kiln_cdi::Registry,
     gc_rules: Vec<GcRule>,
     gc_wanted: tokio::sync::Notify,
     log_limits: LogLimits,

@@ -35,6 +35,8 @@ pub struct EngineOptions {
     pub sandbox: SandboxChoice,
     /// Entitlements that clients may ask for.
     pub allowed: Vec<Entitlement>,
+    /// Devices that steps may use.
+    pub devices: kiln_cdi::Registry,
     /// More labels of the worker.
     pub labels: BTreeMap<String, String>,
     /// What the worker reports to build for, the first one by default; none: what this machine runs.
@@ -133,6 +135,7 @@ impl Engine {
             local: LocalSource::new(sessions.clone(), snapshots.clone()),
             registry: registry.clone(),
             dns: o.dns,
+            devices: o.devices.clone(),
             max_parallelism: o.max_parallelism,
             cgroup_parent: o.cgroup_parent,
             platform: llb_platform(&platform),
@@ -159,6 +162,7 @@ impl Engine {
             worker_id,
             labels,
             allowed: o.allowed,
+            devices: o.devices,
             gc_rules: o.gc,
             gc_wanted: tokio::sync::Notify::new(),
             log_limits: o.log_limits,

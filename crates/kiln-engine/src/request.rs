@@ -55,20 +55,66 @@ pub struct ExporterSpec {
 }
 
 /// Something a build may do only when both the client and the daemon's configuration say so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Entitlement {
     /// Steps on the host's network.
     NetworkHost,
     /// Privileged steps.
     SecurityInsecure,
+    /// Devices of the machine.
+    Device(DeviceGrant),
+}
+
+/// Which devices a build may use beside those that need no entitlement.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DeviceGrant {
+    /// All.
+    All,
+    /// Those that a name means.
+    Named {
+        /// As steps name devices.
+        name: String,
+        /// What the build calls it; its own name is then not granted.
+        alias: Option<String>,
+    },
+}
+
+impl DeviceGrant {
+    /// The device that `name` is an alias of.
+    pub(crate) fn by_alias(&self, name: &str) -> Option<&str> {
+        match self {
+            Self::Named { name: device, alias: Some(alias) } if alias == name => Some(device),
+            Self::Named { .. } | Self::All => None,
+        }
+    }
+
+    /// `NAME[,alias=NAME]`; empty is all.
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self::All);
+        }
+        let fields = kiln_dockerfile::csv::fields(text).map_err(|e| e.to_string())?;
+        let mut fields = fields.into_iter();
+        let name = fields.next().unwrap_or_default().to_string();
+        let mut alias = None;
+        for field in fields {
+            match field.split_once('=') {
+                Some(("alias", value)) => alias = Some(value.to_string()).filter(|a| !a.is_empty()),
+                Some((key, _)) => return Err(format!("unknown device config key {key:?}")),
+                None => return Err(format!("invalid device config {field:?}")),
+            }
+        }
+        Ok(Self::Named { name, alias })
+    }
 }
 
 impl Entitlement {
     /// The name on the wire and in configurations.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::NetworkHost => "network.host",
             Self::SecurityInsecure => "security.insecure",
+            Self::Device(_) => "device",
         }
     }
 }
@@ -80,6 +126,8 @@ impl std::str::FromStr for Entitlement {
         match name {
             "network.host" => Ok(Self::NetworkHost),
             "security.insecure" => Ok(Self::SecurityInsecure),
+            "device" => Ok(Self::Device(DeviceGrant::All)),
+            _ if name.starts_with("device=") => DeviceGrant::parse(&name["device=".len()..]).map(Self::Device),
             _ => Err(format!("invalid entitlement : {name}")),
         }
     }
@@ -94,4 +142,29 @@ pub struct SolveResponse {
     pub metadata: BTreeMap<String, String>,
     /// For the history: the image of each exporter that made one, by its place.
     pub images: BTreeMap<usize, kiln_history::Image>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entitlements_are_read() {
+        let named = |name: &str, alias: Option<&str>| {
+            Ok(Entitlement::Device(DeviceGrant::Named {
+                name: name.into(),
+                alias: alias.map(str::to_string),
+            }))
+        };
+        assert_eq!("network.host".parse(), Ok(Entitlement::NetworkHost));
+        for all in ["device", "device="] {
+            assert_eq!(all.parse(), Ok(Entitlement::Device(DeviceGrant::All)));
+        }
+        assert_eq!("device=v/d=x".parse(), named("v/d=x", None));
+        assert_eq!("device=v/d=x,alias=y".parse(), named("v/d=x", Some("y")));
+        let wrong = |text: &str| text.parse::<Entitlement>().unwrap_err();
+        assert_eq!(wrong("device=x,y"), "invalid device config \"y\"");
+        assert_eq!(wrong("device=x,y=z"), "unknown device config key \"y\"");
+        assert_eq!(wrong("devices"), "invalid entitlement : devices");
+    }
 }

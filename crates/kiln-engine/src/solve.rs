@@ -3,6 +3,7 @@
 use crate::bridge::Bridge;
 use crate::build::{Build, LazyRef};
 use crate::builds::Running;
+use crate::entitle::Rights;
 use crate::export::Exports;
 use crate::observer::HubObserver;
 use crate::outcome::{Outcome, ResultRefs};
@@ -18,6 +19,7 @@ use kiln_worker::Ref;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
+use tokio::sync::Semaphore;
 
 impl Engine {
     /// Builds, exports, and answers when all is done. Dropping the future cancels what only this build needs.
@@ -30,16 +32,18 @@ impl Engine {
     }
 
     async fn solve_all(&self, request: SolveRequest) -> Result<SolveResponse, BuildError> {
-        if self.0.draining.is_cancelled() {
-            return Err(BuildError::new(Code::Unavailable, "the daemon is shutting down: no new builds"));
-        }
         // First of all, so that whoever follows a build that is refused sees its end.
         let begun = self.0.builds.begin(&request.id, &request.session);
         let running = begun.map_err(|e| BuildError::new(Code::AlreadyExists, e.to_string()))?;
+        if self.0.draining.is_cancelled() {
+            return Err(BuildError::new(Code::Unavailable, "the daemon is shutting down: no new builds"));
+        }
         let exporters = parse_exporters(&request)?;
         let granted = entitle::granted(&request.entitlements, &self.0.allowed)?;
+        let rights = Rights { granted, devices: self.0.devices.clone() };
+        running.grant(&rights);
         let record = Record::begin(self, &request, &running.hub);
-        let work = self.run(&request, &exporters, granted, &running).boxed();
+        let work = self.run(&request, &exporters, rights, &running).boxed();
         let stopping = || Err(BuildError::new(Code::Unavailable, "the daemon is stopping"));
         let done = self.0.closing.clone().run_until_cancelled_owned(work).await.unwrap_or_else(stopping);
         drop(running);
@@ -54,7 +58,7 @@ impl Engine {
         &self,
         request: &SolveRequest,
         exporters: &[Exporter],
-        granted: Vec<crate::Entitlement>,
+        rights: Rights,
         running: &Running,
     ) -> Result<SolveResponse, BuildError> {
         let observer = HubObserver::new(running.hub.clone(), self.0.log_limits);
@@ -63,10 +67,11 @@ impl Engine {
             id: request.id.clone(),
             session: request.session.clone(),
             hub: running.hub.clone(),
-            granted,
+            rights,
             job: self.0.solver.job(JobId::new(request.id.as_str()), observer.clone()),
             skipped_imports: Mutex::default(),
             graph_bytes: AtomicUsize::new(0),
+            frontends: Semaphore::new(frontends::MAX_AT_ONCE),
         });
         let outcome = outcome(&build, &request.input, running).boxed().await?;
         let built = build_all(&build, &outcome.refs).boxed().await?;

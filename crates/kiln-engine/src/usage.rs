@@ -6,6 +6,7 @@ use kiln_llb::errdefs::BuildError;
 use kiln_oci::Platform;
 use kiln_snapshot::{Filter, PruneOpts, UsageRecord};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
@@ -20,6 +21,8 @@ pub struct WorkerInfo {
     pub platforms: Vec<Platform>,
     /// Garbage collection.
     pub gc_policy: Vec<GcRule>,
+    /// Devices that steps may use, by name.
+    pub devices: Vec<kiln_cdi::Device>,
 }
 
 impl Engine {
@@ -51,15 +54,23 @@ impl Engine {
                 let _ = sender.send(Err(BuildError::msg(error.to_string())));
             }
             if opts.all && opts.filter.matches_all() {
-                let (images, keep) = (engine.0.sources.images().clone(), opts.keep_duration);
-                let forget = move || images.forget(keep);
-                if let Ok(Err(error)) = tokio::task::spawn_blocking(forget).await {
-                    tracing::warn!(%error, "forget images");
-                }
+                engine.forget_images(opts.keep_duration).await;
             }
             engine.collect_blobs().await;
         });
         UnboundedReceiverStream::new(receiver)
+    }
+
+    /// Lets go of images that were pulled or named before the last `keep`: nothing but their names holds their blobs.
+    async fn forget_images(&self, keep: Duration) {
+        let (pulled, named) = (self.0.sources.images().clone(), self.0.records.clone());
+        let forget = move || {
+            pulled.forget(keep).map_err(|e| e.to_string())?;
+            named.forget(keep).map_err(|e| e.to_string())
+        };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(forget).await {
+            tracing::warn!(error, "forget images");
+        }
     }
 
     /// Removes blobs that nothing refers to.
@@ -79,6 +90,7 @@ impl Engine {
             labels: self.0.labels.clone(),
             platforms: self.0.platforms.clone(),
             gc_policy: self.0.gc_rules.clone(),
+            devices: self.0.devices.scan().iter().cloned().collect(),
         }
     }
 }

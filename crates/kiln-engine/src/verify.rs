@@ -155,7 +155,9 @@ mod tests {
         let other = platforms(&both, Some("linux/amd64,linux/s390x")).unwrap();
         assert_eq!(
             other,
-            ["Requested platforms linux/amd64,linux/s390x do not match result platforms linux/amd64,linux/arm64"]
+            [
+                "Requested platforms linux/amd64,linux/s390x do not match result platforms linux/amd64,linux/arm64"
+            ]
         );
         let config = r#"{"os":"linux","architecture":"arm64"}"#;
         let one = result(&[(CONFIG, config), (PLATFORMS, &TWO.replace("arm64", "amd64"))], &[None]);

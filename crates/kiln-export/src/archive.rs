@@ -2,7 +2,9 @@
 
 use crate::image::{self, Image, parse_name};
 use crate::stream::{ChunkWriter, stream};
-use crate::{ArchiveFormat, ArchiveOptions, ArchiveSink, ExportContext, ExportError, ExportInput, index_json};
+use crate::{
+    ArchiveFormat, ArchiveOptions, ArchiveSink, ExportContext, ExportError, ExportInput, index_json,
+};
 use jiff::Timestamp;
 use kiln_content::ContentStore;
 use kiln_digest::Digest;
@@ -31,7 +33,7 @@ pub(crate) async fn export(
     // Without its session there is nobody to make the image for.
     let session = cx.client().await?;
     let mut image = image::build(&o.image, input, cx).await?;
-    cx.fetch(input).await?;
+    cx.fetch(input, &o.image.compression).await?;
     if !image.root.annotations.contains_key(annotation::CREATED) {
         let created = o.image.epoch.of(input, None)?.unwrap_or_else(Timestamp::now);
         let created = created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();

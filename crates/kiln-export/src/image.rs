@@ -90,7 +90,7 @@ async fn layers(
 ) -> Result<Vec<Vec<LayerBlob>>, ExportError> {
     if o.compression.force || o.rewrite_times {
         // Repacking reads the blobs.
-        cx.fetch(input).await?;
+        cx.fetch(input, &o.compression).await?;
     }
     let one = |snapshot: &Option<Snapshot>| {
         let snapshot = snapshot.clone();

@@ -4,7 +4,7 @@ use crate::{ExportError, ImageRecords};
 use kiln_content::ContentStore;
 use kiln_registry::{Access, Registry};
 use kiln_session::{Lookup, Session, SessionManager};
-use kiln_snapshot::{LayerProgress, LayerProvider, Snapshot, Snapshots};
+use kiln_snapshot::{CompressionOpts, LayerProgress, LayerProvider, Snapshot, Snapshots};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -77,10 +77,10 @@ impl ExportContext<'_> {
         Ok(self.sessions.get(self.session, Lookup::Wait).await?)
     }
 
-    /// Brings the blobs of all layers.
-    pub(crate) async fn fetch(&self, input: &ExportInput) -> Result<(), ExportError> {
+    /// Brings the blobs of all layers that an image with these options has.
+    pub(crate) async fn fetch(&self, input: &ExportInput, opts: &CompressionOpts) -> Result<(), ExportError> {
         let present = input.refs.iter().filter_map(|(_, snapshot)| snapshot.as_ref());
-        let fetches = present.map(|snapshot| self.snapshots.fetch(snapshot, self.provider, self.layers));
+        let fetches = present.map(|snapshot| self.snapshots.fetch(snapshot, opts, self.provider, self.layers));
         futures::future::try_join_all(fetches).await?;
         Ok(())
     }

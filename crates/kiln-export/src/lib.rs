@@ -25,7 +25,9 @@ pub use annotations::Annotations;
 pub use epoch::Epoch;
 pub use error::ExportError;
 pub use input::{ExportContext, ExportInput, Progress};
-pub use options::{ArchiveFormat, ArchiveOptions, ArchiveSink, Exporter, FilesOptions, ImageOptions, OptionError};
+pub use options::{
+    ArchiveFormat, ArchiveOptions, ArchiveSink, Exporter, FilesOptions, ImageOptions, OptionError,
+};
 pub use records::ImageRecords;
 
 use std::collections::BTreeMap;

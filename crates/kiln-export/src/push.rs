@@ -73,7 +73,7 @@ async fn store(
         return Ok(());
     }
     if !o.push && !o.store_incomplete {
-        cx.fetch(input).await?;
+        cx.fetch(input, &o.compression).await?;
     }
     let mut present = Vec::new();
     for blob in &image.blobs {

@@ -3,6 +3,7 @@
 use kiln_content::{ContentStore, Db, DbError};
 use kiln_digest::Digest;
 use kiln_oci::Descriptor;
+use std::time::Duration;
 
 const SCHEMA: &[&str] = &["
     CREATE TABLE images (name TEXT PRIMARY KEY, descriptor TEXT NOT NULL, updated INTEGER NOT NULL) WITHOUT ROWID;
@@ -56,6 +57,22 @@ impl ImageRecords {
         })
     }
 
+    /// Forgets names that were not given in the last `keep`.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn forget(&self, keep: Duration) -> Result<(), DbError> {
+        let keep = i64::try_from(keep.as_secs()).unwrap_or(i64::MAX);
+        let before = jiff::Timestamp::now().as_second().saturating_sub(keep);
+        self.0.write(|tx| {
+            let mut old = tx.prepare("SELECT name FROM images WHERE updated <= ?1")?;
+            let names: Vec<String> =
+                old.query_map([before], |row| row.get(0))?.collect::<kiln_content::rusqlite::Result<_>>()?;
+            names.iter().try_for_each(|name| ContentStore::remove_owner_in(tx, &owner(name)))?;
+            tx.execute("DELETE FROM images WHERE updated <= ?1", [before]).map(drop)
+        })
+    }
+
     /// Forgets a name.
     ///
     /// # Errors
@@ -89,5 +106,10 @@ mod tests {
         assert_eq!(content.refs(&owner("x")).unwrap(), [b]);
         records.remove("x").unwrap();
         assert!(records.get("x").unwrap().is_none());
+        records.set("y", &Descriptor::of("t", b"b"), &[b]).unwrap();
+        records.forget(Duration::from_secs(60)).unwrap();
+        assert!(records.get("y").unwrap().is_some());
+        records.forget(Duration::ZERO).unwrap();
+        assert!(records.get("y").unwrap().is_none() && content.refs(&owner("y")).unwrap().is_empty());
     }
 }

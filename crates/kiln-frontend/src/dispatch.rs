@@ -18,8 +18,9 @@ use crate::lint::{self, Rule};
 use crate::outline::Parameter;
 use crate::stages::{Command, StageId};
 use crate::state::EnvOf;
-use kiln_dockerfile::shell::{Expansion, Lex};
+use kiln_dockerfile::shell::Lex;
 use kiln_dockerfile::{Arg, ArgPair, Kind, Range, nearest};
+use std::collections::BTreeSet;
 
 /// Values above this size count towards [`MAX_ENV`] at once. The kernel takes no longer ones (execve(2)).
 const LARGE_VALUE: usize = 128 << 10;
@@ -71,14 +72,15 @@ impl Converter<'_> {
 
     /// Expands a word with the variables of a stage.
     fn expand(&mut self, id: StageId, lex: &Lex, word: &str, at: Range) -> Result<String> {
-        let found = lex.process_word(word, &EnvOf(&self.stages.list[id].state.env))?;
-        self.report_undefined(id, &found, at);
-        Ok(found.text)
+        let found = lex.process_word(word, &EnvOf(&self.stages.list[id].state.env));
+        let unmatched = found.as_ref().map_or_else(|e| &e.unmatched, |f| &f.unmatched);
+        self.report_undefined(id, unmatched, at);
+        Ok(found?.text)
     }
 
-    fn report_undefined(&mut self, id: StageId, found: &Expansion, at: Range) {
+    fn report_undefined(&mut self, id: StageId, unmatched: &BTreeSet<String>, at: Range) {
         let stage = &self.stages.list[id];
-        for name in &found.unmatched {
+        for name in unmatched {
             let declared = stage.build_args.iter().any(|(k, _)| k == name);
             if declared || args::NON_ENV.contains(&name.as_str()) {
                 continue;

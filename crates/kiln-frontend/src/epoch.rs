@@ -10,8 +10,8 @@ use crate::named_context::NamedContext;
 use crate::state::EnvOf;
 use kiln_dockerfile::shell::Lex;
 use kiln_dockerfile::{Add, Dockerfile, Kind, Stage};
-use kiln_llb::op::attr;
 use kiln_llb::builder::{Constraints, EnvList, GraphBuilder, HttpSpec, MarshalOptions, Output};
+use kiln_llb::op::attr;
 use kiln_llb::{Definition, Input, Op};
 use std::collections::BTreeMap;
 

@@ -3,7 +3,9 @@
 mod checks;
 mod rules;
 
-pub(crate) use checks::{from_platform, instructions, secret_key, undefined_in_from, whole, wrong_instruction};
+pub(crate) use checks::{
+    from_platform, instructions, secret_key, undefined_in_from, whole, wrong_instruction,
+};
 pub(crate) use rules::Rule;
 
 use crate::fail::{Fail, Result};

@@ -151,4 +151,3 @@ fn targets(cx: &Context<'_>) -> Result<BTreeMap<String, Vec<u8>>, BuildError> {
     let data = base64::engine::general_purpose::STANDARD.encode(&info.data);
     answer(&json!({"targets": list, "sources": [data]}), table(&rows, 1))
 }
-

@@ -13,6 +13,7 @@ use tonic::Status;
 const MAX_SUFFIX: usize = 4096;
 
 pub(crate) fn no_policies(policies: &[sourcepolicy::Policy]) -> Result<(), Status> {
+    policies.iter().try_for_each(kiln_llb::policy::check).map_err(invalid)?;
     if policies.iter().all(|p| p.rules.is_empty()) { Ok(()) } else { Err(unimplemented("source policies")) }
 }
 

@@ -4,6 +4,7 @@ use crate::decode::{self, DecodeError};
 use crate::marshal::{self, OpParts};
 use crate::{Op, OpMetadata, Platform, SourceMap, name};
 use kiln_digest::Digest;
+use kiln_proto::extra::DefinitionExtra;
 use kiln_proto::pb;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -84,8 +85,21 @@ impl Definition {
     /// Reads the encoded form, such as a file that a step wrote.
     pub fn decode_bytes(bytes: &[u8]) -> Result<Definition, DecodeError> {
         use prost::Message as _;
-        let def = pb::Definition::decode(bytes).map_err(|e| DecodeError::Wire(e.to_string()))?;
-        Self::decode(&def)
+        let wire = |e: prost::DecodeError| DecodeError::Wire(e.to_string());
+        let def = pb::Definition::decode(bytes).map_err(wire)?;
+        Ok(Self::decode(&def)?.with_newer(DefinitionExtra::decode(bytes).map_err(wire)?))
+    }
+
+    /// Adds what the published message does not know, decoded from the same bytes. It is no part of any digest.
+    #[must_use]
+    pub fn with_newer(mut self, mut newer: DefinitionExtra) -> Definition {
+        for vertex in &mut self.vertices {
+            let found = newer.metadata.remove(&vertex.digest.to_string());
+            if let Some(resources) = found.and_then(|m| m.linux_resources) {
+                Arc::make_mut(vertex).metadata.linux_resources = Some(resources);
+            }
+        }
+        self
     }
 
     /// Builds a definition from vertices that are sorted so that inputs come first.
@@ -141,6 +155,14 @@ impl Definition {
     /// All vertices, inputs before those that use them.
     pub fn vertices(&self) -> &[Arc<Vertex>] {
         &self.vertices
+    }
+
+    /// Decides what a vertex does. Its digest, name and encoded form stay those of what was received; its cache key is
+    /// that of what it does now.
+    pub fn set_op(&mut self, digest: &Digest, op: Op) {
+        if let Some(index) = self.by_digest.get(digest) {
+            Arc::make_mut(&mut self.vertices[*index]).op = op;
+        }
     }
 
     /// A vertex by digest.

@@ -32,7 +32,8 @@ pub fn definition_ops(def: &Definition) -> Value {
         .iter()
         .map(|bytes| {
             let digest = kiln_digest::Digest::sha256(bytes).to_string();
-            let value = op(&pb::Op::decode(&bytes[..]).unwrap_or_default(), passthrough.get(&digest).copied());
+            let value =
+                op(&pb::Op::decode(&bytes[..]).unwrap_or_default(), passthrough.get(&digest).copied());
             (digest, value)
         })
         .collect();
@@ -138,14 +139,13 @@ fn op(op: &pb::Op, passthrough: Option<&Op>) -> Value {
         Some(Kind::Exec(e)) => out.put("exec", exec(e)),
         Some(Kind::Source(s)) => out.put(
             "source",
-            object()
-                .text("identifier", &s.identifier)
-                .map("attrs", &s.attrs, |v| v.as_str().into())
-                .done(),
+            object().text("identifier", &s.identifier).map("attrs", &s.attrs, |v| v.as_str().into()).done(),
         ),
         Some(Kind::File(f)) => out.put("file", object().list("actions", &f.actions, action).done()),
         Some(Kind::Build(b)) => out.put("build", build(b)),
-        Some(Kind::Merge(m)) => out.put("merge", object().list("inputs", &m.inputs, |i| input(i.input)).done()),
+        Some(Kind::Merge(m)) => {
+            out.put("merge", object().list("inputs", &m.inputs, |i| input(i.input)).done())
+        }
         Some(Kind::Diff(d)) => out.put(
             "diff",
             object()
@@ -255,10 +255,8 @@ fn mount(m: &pb::Mount) -> Value {
 }
 
 fn action(a: &pb::FileAction) -> Value {
-    let out = object()
-        .long("input", a.input)
-        .long("secondaryInput", a.secondary_input)
-        .long("output", a.output);
+    let out =
+        object().long("input", a.input).long("secondaryInput", a.secondary_input).long("output", a.output);
     match &a.action {
         Some(Action::Copy(c)) => out.put("copy", copy(c)),
         Some(Action::Mkfile(f)) => {
@@ -329,9 +327,8 @@ fn definition(d: &pb::Definition) -> Value {
 }
 
 fn metadata(m: &pb::OpMetadata) -> Value {
-    let group = |g: &pb::ProgressGroup| {
-        object().text("id", &g.id).text("name", &g.name).flag("weak", g.weak).done()
-    };
+    let group =
+        |g: &pb::ProgressGroup| object().text("id", &g.id).text("name", &g.name).flag("weak", g.weak).done();
     object()
         .flag("ignoreCache", m.ignore_cache)
         .map("description", &m.description, |v| v.as_str().into())
@@ -342,9 +339,8 @@ fn metadata(m: &pb::OpMetadata) -> Value {
 }
 
 fn source(s: &pb::Source) -> Value {
-    let position = |p: &pb::Position| {
-        object().int("line", p.line.into()).int("character", p.character.into()).done()
-    };
+    let position =
+        |p: &pb::Position| object().int("line", p.line.into()).int("character", p.character.into()).done();
     let range = |r: &pb::Range| {
         let start = object().some("start", r.start.as_ref().map(position));
         start.some("end", r.end.as_ref().map(position)).done()
@@ -382,7 +378,9 @@ fn linux_resources(r: &LinuxResources) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::builder::{ActionSpec, Constraints, ExecSpec, GraphBuilder, MarshalOptions, Owner, ResolveMode};
+    use crate::builder::{
+        ActionSpec, Constraints, ExecSpec, GraphBuilder, MarshalOptions, Owner, ResolveMode,
+    };
 
     #[test]
     fn operations_are_written_as_protojson_does() {

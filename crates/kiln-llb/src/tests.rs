@@ -1,6 +1,7 @@
 mod cachekey;
 mod decode;
 mod marshal;
+mod newer;
 
 use crate::*;
 use kiln_digest::Digest;

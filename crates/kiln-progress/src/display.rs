@@ -2,6 +2,7 @@
 
 use crate::options::{DisplayOptions, Mode, ModeError};
 use crate::plain::Plain;
+use crate::text::escape_html;
 use crate::trace::Trace;
 use crate::tty::Tty;
 use crate::update::{Update, Warning};
@@ -72,9 +73,8 @@ impl<W: Write> Display<W> {
         if update.is_empty() {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(update)?;
-        line.push(b'\n');
-        self.out.write_all(&line)?;
+        let line = escape_html(&serde_json::to_string(update)?);
+        writeln!(self.out, "{line}")?;
         self.out.flush()
     }
 

@@ -28,6 +28,9 @@ pub(crate) struct Plain {
     current: Option<Id>,
     numbers: HashMap<Id, usize>,
     warned: HashMap<Id, usize>,
+    /// Counters when they were last printed. By their names alone, as in BuildKit: the second `transferring context:`
+    /// begins where the first ended, and is silent until it moves.
+    counters: HashMap<String, (i64, Timestamp)>,
     begun: bool,
     out: Vec<u8>,
 }
@@ -40,6 +43,7 @@ impl Plain {
             current: None,
             numbers: HashMap::new(),
             warned: HashMap::new(),
+            counters: HashMap::new(),
             begun: false,
             out: Vec::new(),
         }
@@ -199,17 +203,14 @@ impl Plain {
 
     /// Prints counters that changed enough; says whether one of those printed is still open.
     fn statuses(&mut self, trace: &mut Trace, id: Id, number: usize) -> bool {
-        let due: Vec<(String, bool)> = trace.vertices[id]
-            .statuses
-            .iter_mut()
-            .filter_map(|s| {
-                let due = std::mem::take(&mut s.changed) && is_due(s);
-                due.then(|| {
-                    s.printed = Some((s.current, s.timestamp));
-                    (status_line(s), s.completed.is_none())
-                })
-            })
-            .collect();
+        let mut due = Vec::new();
+        for s in trace.vertices[id].statuses.iter_mut().filter(|s| s.changed) {
+            s.changed = false;
+            if is_due(s, self.counters.get(&s.id)) {
+                self.counters.insert(s.id.clone(), (s.current, s.timestamp));
+                due.push((status_line(s), s.completed.is_none()));
+            }
+        }
         if !due.is_empty() {
             self.break_line(trace, id);
         }
@@ -253,8 +254,8 @@ impl Plain {
     }
 }
 
-fn is_due(s: &Status) -> bool {
-    let Some((current, at)) = s.printed.filter(|_| s.completed.is_none()) else { return true };
+fn is_due(s: &Status, printed: Option<&(i64, Timestamp)>) -> bool {
+    let Some((current, at)) = printed.copied().filter(|_| s.completed.is_none()) else { return true };
     let growth = if s.total > 0 { (s.current - current) as f64 / s.total as f64 } else { 0.0 };
     growth >= STATUS_GROWTH || seconds(s.timestamp.duration_since(at)) >= STATUS_DELAY
 }

@@ -22,8 +22,6 @@ pub(crate) struct Status {
     pub(crate) completed: Option<Timestamp>,
     /// Told since it was printed last.
     pub(crate) changed: bool,
-    /// Value and time printed last.
-    pub(crate) printed: Option<(i64, Timestamp)>,
 }
 
 /// Members of a group.
@@ -247,11 +245,10 @@ impl Trace {
             started: s.started,
             completed: s.completed,
             changed: true,
-            printed: None,
         };
         let statuses = &mut self.vertices[id].statuses;
         match statuses.iter_mut().find(|old| old.id == status.id) {
-            Some(old) => *old = Status { printed: old.printed, ..status },
+            Some(old) => *old = status,
             None if s.started.is_some() => statuses.push(status),
             None => {}
         }

@@ -175,14 +175,16 @@ impl Tty {
     fn row(&self, row: &Row, width: usize) -> (String, usize) {
         let timer = format!(" {:.1}s", row.seconds);
         let name = format!(" => {}", row.text);
-        let mut left = width.saturating_sub(columns(&timer) + 1);
+        // The last column stays free.
+        let edge = width.saturating_sub(1);
+        let mut left = edge.saturating_sub(columns(&timer) + 1);
         let line = if left < MIN_NAME + 4 {
             cut(&name, width).to_owned()
         } else {
             let status = Some(&row.status).filter(|s| !s.is_empty() && left > 20 + columns(s));
             left -= status.map_or(0, |s| columns(s));
             let name = format!("{}{}", cut(&name, left), status.map_or("", |s| s));
-            align(&name, &timer, width)
+            align(&name, &timer, edge)
         };
         let used = columns(&line);
         let color = self.colors.as_ref().and_then(|c| c.of(row.look));

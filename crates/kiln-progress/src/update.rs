@@ -170,11 +170,39 @@ pub struct SourceFile {
 
 /// Lines `start` to `end`, counted from 1, both included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "RangeForm", into = "RangeForm")]
 pub struct LineRange {
     /// First line.
     pub start: i32,
     /// Last line.
     pub end: i32,
+}
+
+/// A range as BuildKit writes it: places have columns too, which nobody shows.
+#[derive(Serialize, Deserialize)]
+struct RangeForm {
+    #[serde(default)]
+    start: PlaceForm,
+    #[serde(default)]
+    end: PlaceForm,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct PlaceForm {
+    #[serde(default)]
+    line: i32,
+}
+
+impl From<RangeForm> for LineRange {
+    fn from(r: RangeForm) -> Self {
+        Self { start: r.start.line, end: r.end.line }
+    }
+}
+
+impl From<LineRange> for RangeForm {
+    fn from(r: LineRange) -> Self {
+        Self { start: PlaceForm { line: r.start }, end: PlaceForm { line: r.end } }
+    }
 }
 
 mod base64_bytes {

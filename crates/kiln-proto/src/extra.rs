@@ -55,9 +55,20 @@ pub struct LinuxResources {
     pub cpuset_mems: String,
 }
 
+/// The newer part of `pb.Definition`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DefinitionExtra {
+    /// By digest of the operation.
+    #[prost(map = "string, message", tag = "2")]
+    pub metadata: std::collections::HashMap<String, OpMetadataExtra>,
+}
+
 /// The newer part of `moby.buildkit.v1.SolveRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SolveRequestExtra {
+    /// Of the definition.
+    #[prost(message, optional, tag = "2")]
+    pub definition: Option<DefinitionExtra>,
     /// 0 is the current version.
     #[prost(int64, tag = "16")]
     pub compatibility_version: i64,

@@ -89,7 +89,8 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             proxies: Proxies::default(),
-            user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION")).to_string(),
+            // Servers that treat BuildKit in their own way look for its name.
+            user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION"), " buildkit/v0.30.0").to_string(),
             timeouts: Timeouts::default(),
         }
     }

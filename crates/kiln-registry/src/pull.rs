@@ -244,12 +244,7 @@ impl Repository {
 ///
 /// # Errors
 /// If the store fails.
-pub async fn note_source(
-    store: &ContentStore,
-    blob: &Descriptor,
-    domain: &str,
-    path: &str,
-) -> Result<()> {
+pub async fn note_source(store: &ContentStore, blob: &Descriptor, domain: &str, path: &str) -> Result<()> {
     let (store, digest) = (store.clone(), blob.digest);
     let (name, path) = (format!("{}{domain}", annotation::DISTRIBUTION_SOURCE), path.to_string());
     blocking(move || {

@@ -138,6 +138,8 @@ pub enum MountKind {
         /// Permission bits of its root.
         mode: u32,
     },
+    /// A device, which the process may open.
+    Device(DeviceNode),
     /// A read-only file kept in memory only: a secret, `/etc/resolv.conf`, `/etc/hosts`.
     File {
         /// The bytes.
@@ -149,6 +151,23 @@ pub enum MountKind {
         /// Group.
         gid: u32,
     },
+}
+
+/// A device node of the sandbox's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// A block device; else one of characters.
+    pub block: bool,
+    /// Of its number.
+    pub major: u32,
+    /// Of its number.
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
 }
 
 /// What of the network the process sees.

@@ -5,7 +5,7 @@
 //! over a socket of the run's own.
 
 use crate::error::{ExecFailure, SandboxError, Step};
-use crate::spec::{Security, TerminalSize};
+use crate::spec::{DeviceNode, Security, TerminalSize};
 use kiln_sys::process::Usage;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -132,6 +132,7 @@ pub(crate) struct Mount {
 pub(crate) enum Source {
     Bind { tree: FdIndex, directory: bool },
     Tmpfs { size: Option<u64>, mode: u32 },
+    Device(DeviceNode),
     File { start: usize, end: usize, mode: u32, uid: u32, gid: u32 },
 }
 
@@ -166,7 +167,10 @@ pub(crate) enum Failure {
     Exec(ExecFailure),
     /// The sandbox to join is gone.
     Ended,
-    Setup { step: Step, message: String },
+    Setup {
+        step: Step,
+        message: String,
+    },
 }
 
 impl Failure {

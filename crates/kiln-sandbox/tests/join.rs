@@ -69,7 +69,8 @@ async fn root_later_processes_are_in_the_same_sandbox() {
         );
         spec.hostname = "box".into();
         spec.network = Network::None;
-        spec.mounts.push(SandboxMount { dest: "/t".into(), kind: MountKind::Tmpfs { size: None, mode: 0o755 } });
+        spec.mounts
+            .push(SandboxMount { dest: "/t".into(), kind: MountKind::Tmpfs { size: None, mode: 0o755 } });
         let (first, _out) = start(&*executor, spec).await.unwrap();
         while sh(&first, "test -s /t/h").await.status != ExitStatus::Code(0) {}
         assert_eq!(sh(&first, "cat /t/h; hostname").await.text, "box\nbox\n", "{name}");
@@ -319,7 +320,8 @@ async fn root_prepared_files_do_not_mislead_a_joining_process() {
     }
     // With something else mounted over /dev there is no devpts to take a terminal from.
     let first = waiting(&env, &env.launcher, "nodev", |s| {
-        s.mounts.push(SandboxMount { dest: "/dev".into(), kind: MountKind::Tmpfs { size: None, mode: 0o755 } });
+        s.mounts
+            .push(SandboxMount { dest: "/dev".into(), kind: MountKind::Tmpfs { size: None, mode: 0o755 } });
     })
     .await;
     let mut spec = joining("true");
@@ -367,7 +369,10 @@ async fn root_a_dead_helper_ends_joined_processes() {
     rustix::process::kill_process(helper, rustix::process::Signal::KILL).unwrap();
     assert!(matches!(second.wait().await, Err(SandboxError::HelperGone)));
     assert!(["", "up\n"].contains(&tokio::task::spawn_blocking(move || drain(read)).await.unwrap().as_str()));
-    assert!(matches!(join(&first, joining("true")).await, Err(SandboxError::Ended | SandboxError::HelperGone)));
+    assert!(matches!(
+        join(&first, joining("true")).await,
+        Err(SandboxError::Ended | SandboxError::HelperGone)
+    ));
     assert_eq!(env.sh("again", "echo back").await.text, "back\n");
     assert!(common::cgroup_goes("lost-join").await);
 }

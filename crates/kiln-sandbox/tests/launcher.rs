@@ -372,3 +372,21 @@ async fn root_a_cgroup_parent_is_joined() {
         let _ = fs::remove_dir(base);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_insecure_steps_make_cgroups_that_go_with_them() {
+    if skip("root_insecure_steps_make_cgroups_that_go_with_them") {
+        return;
+    }
+    let env = Env::new().await;
+    let mut spec = env.script(
+        "own-cgroups",
+        "cd /sys/fs/cgroup; test -d cpuset && cd cpuset; mkdir -p made-inside/deep && echo made; mkdir /sys/fs/cgroup/unified/made-too 2>/dev/null",
+    );
+    spec.security = Security::Insecure;
+    assert_eq!(env.run(spec).await.unwrap().text, "made\n");
+    assert!(common::cgroup_goes("own-cgroups").await && common::cgroup_goes("made-inside").await);
+    // A sandboxed step makes none.
+    let out = env.sh("no-cgroups", "cd /sys/fs/cgroup; mkdir x; mkdir unified/x; mkdir cpuset/x; true").await;
+    assert!(!out.text.is_empty());
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kiln_proto::exporter::{
-    ExporterRequest, FIND_EXPORTERS, FINALIZE_EXPORT, FinalizeExportRequest, FinalizeExportResponse,
+    ExporterRequest, FINALIZE_EXPORT, FIND_EXPORTERS, FinalizeExportRequest, FinalizeExportResponse,
     FindExportersRequest, FindExportersResponse,
 };
 use tonic::Code;
@@ -48,9 +48,7 @@ impl Session {
     pub async fn finalize_export(&self, response: &BTreeMap<String, String>) -> Result<(), SessionError> {
         let request = FinalizeExportRequest { exporter_response: response.clone() };
         let name = "finalize the export".to_string();
-        match self
-            .unary::<FinalizeExportResponse>(name, FINALIZE_EXPORT, MetadataMap::new(), &request)
-            .await
+        match self.unary::<FinalizeExportResponse>(name, FINALIZE_EXPORT, MetadataMap::new(), &request).await
         {
             Err(e) if !tolerated(&e) => Err(e),
             _ => Ok(()),

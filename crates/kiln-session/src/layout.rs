@@ -119,7 +119,8 @@ fn store<'a>(layouts: &'a Layouts, id: &str) -> Result<&'a LayoutDir, Status> {
 }
 
 fn digest(text: &str) -> Result<Digest, Status> {
-    let digest: Digest = text.parse().map_err(|e| Status::invalid_argument(format!("digest {text:?}: {e}")))?;
+    let digest: Digest =
+        text.parse().map_err(|e| Status::invalid_argument(format!("digest {text:?}: {e}")))?;
     match digest.is_random() {
         true => Err(Status::invalid_argument(format!("digest {text:?}: unsupported algorithm"))),
         false => Ok(digest),
@@ -156,7 +157,8 @@ async fn read(layouts: &Layouts, id: &str, mut stream: RawStream) -> Result<(), 
         Ok(n) => n.min(size - start),
     };
     let failed = |e: std::io::Error| Status::internal(format!("read blob {digest}: {e}"));
-    let mut file = dir.root.open_file(LayoutDir::path(&digest)).map_err(|e| Status::internal(e.to_string()))?;
+    let mut file =
+        dir.root.open_file(LayoutDir::path(&digest)).map_err(|e| Status::internal(e.to_string()))?;
     file.seek(SeekFrom::Start(start)).map_err(failed)?;
     let mut file = file.take(wanted);
     let mut at = start;
@@ -245,7 +247,9 @@ async fn write(layouts: &Layouts, id: &str, mut stream: RawStream) -> Result<(),
             expected.clone_from(&request.expected);
             match dir.size(&digest(&expected)?) {
                 Ok(_) => {
-                    return Err(Status::already_exists(format!("blob with expected digest {expected} exists")));
+                    return Err(Status::already_exists(format!(
+                        "blob with expected digest {expected} exists"
+                    )));
                 }
                 Err(e) if e.code() != Code::NotFound => return Err(e),
                 Err(_) => {}

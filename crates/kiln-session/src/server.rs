@@ -103,8 +103,8 @@ impl Server {
     }
 
     /// Lends or fills image layouts.
-    pub fn layouts(self, layouts: Layouts) -> Self {
-        self.with(LayoutServer(Arc::new(layouts)), &[method::INFO, method::READ, method::WRITE])
+    pub fn layouts(self, layouts: Arc<Layouts>) -> Self {
+        self.with(LayoutServer(layouts), &[method::INFO, method::READ, method::WRITE])
     }
 
     /// Serves `http://buildkit-session/<id>`.

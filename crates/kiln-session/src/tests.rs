@@ -143,7 +143,7 @@ async fn connect(full: bool) -> (World, Session) {
     let mut server = Server::new();
     if full {
         server = server.file_sync(Arc::new(client())).file_send(Arc::new(client()));
-        server = server.secrets(client()).auth(client()).ssh(client()).layouts(layouts(dir.path()));
+        server = server.secrets(client()).auth(client()).ssh(client()).layouts(Arc::new(layouts(dir.path())));
     }
     let headers = server.headers("id1", "key");
     let (a, b) = tokio::io::duplex(64 << 10);

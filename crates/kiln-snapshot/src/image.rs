@@ -12,10 +12,11 @@ use kiln_oci::{Descriptor, annotation, media_type};
 
 use crate::driver::Driver;
 use crate::error::Result;
+use crate::layers::usable;
 use crate::record::{Meta, Record, Shape, StoredBlob};
 use crate::snapshots::Inner;
 use crate::unpack::UnpackedLayer;
-use crate::{NewRef, Snapshot, SnapshotError, SnapshotId, Snapshots, catalog, stack};
+use crate::{CompressionOpts, NewRef, Snapshot, SnapshotError, SnapshotId, Snapshots, catalog, stack};
 
 /// One layer of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,10 +187,12 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Fetches the blobs of lazy layers without unpacking them, for exports that need their bytes.
+    /// Fetches the blobs of layers without unpacking them, for exports that need their bytes: those that
+    /// [`layer_blobs`](Self::layer_blobs) names with the same options.
     pub async fn fetch(
         &self,
         snapshot: &Snapshot,
+        opts: &CompressionOpts,
         provider: &dyn LayerProvider,
         progress: &dyn LayerProgress,
     ) -> Result<()> {
@@ -200,7 +203,8 @@ impl Snapshots {
             if record.meta().blobs.is_empty() {
                 return Ok(());
             }
-            self.0.fetch(record, provider, progress).await.map(drop)
+            let wanted = usable(record, opts).map(|blob| blob.descriptor.digest);
+            self.0.fetch(record, wanted, provider, progress).await.map(drop)
         });
         try_join_all(fetch).await.map(drop)
     }
@@ -226,7 +230,7 @@ impl Snapshots {
         let prepare = layers.iter().map(|record| {
             let (cancel, slots) = (cancel.0.clone(), &slots);
             async move {
-                let layer = self.0.fetch(record, provider, progress).await?;
+                let layer = self.0.fetch(record, None, provider, progress).await?;
                 if native {
                     return Ok((layer, None));
                 }
@@ -255,10 +259,11 @@ impl Snapshots {
 }
 
 impl Inner {
-    /// Brings a layer's blob into the content store, unless it is there in some compression.
+    /// Brings a layer's blob into the content store: the wanted one, else any of them.
     async fn fetch(
         self: &Arc<Self>,
         record: &Record,
+        wanted: Option<Digest>,
         provider: &dyn LayerProvider,
         progress: &dyn LayerProgress,
     ) -> Result<LayerDesc> {
@@ -269,8 +274,10 @@ impl Inner {
         let (Some(first), Some(diff_id)) = (blobs.first(), diff_id) else {
             return Err(SnapshotError::Lazy(record.id.clone()));
         };
+        let is_wanted = |blob: &&StoredBlob| wanted.is_none_or(|wanted| blob.descriptor.digest == wanted);
+        let first = blobs.iter().find(is_wanted).unwrap_or(first);
         let mut found = None;
-        for blob in &blobs {
+        for blob in blobs.iter().filter(is_wanted) {
             if self.content.info(&blob.descriptor.digest)?.is_some() {
                 found = Some(blob.descriptor.clone());
                 break;

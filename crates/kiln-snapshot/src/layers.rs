@@ -121,7 +121,7 @@ fn variant_name(kind: Compression) -> &'static str {
 }
 
 /// A blob of the layer that the options allow.
-fn usable(record: &Record, opts: &CompressionOpts) -> Option<LayerBlob> {
+pub(crate) fn usable(record: &Record, opts: &CompressionOpts) -> Option<LayerBlob> {
     let meta = record.meta();
     let wanted = |blob: &&StoredBlob| blob.variant == variant_name(opts.kind);
     let found = meta.blobs.iter().find(wanted).or_else(|| meta.blobs.first().filter(|_| !opts.force))?;

@@ -139,7 +139,12 @@ pub struct SourceContext {
 impl SourceContext {
     /// Nobody asks and nobody watches.
     pub fn anonymous() -> Self {
-        Self { access: Access::anonymous(), client: Arc::new(NoClient), progress: Arc::new(NoProgress), memos: Vec::new() }
+        Self {
+            access: Access::anonymous(),
+            client: Arc::new(NoClient),
+            progress: Arc::new(NoProgress),
+            memos: Vec::new(),
+        }
     }
 
     /// Starts a line of progress that ends when the returned value is dropped.

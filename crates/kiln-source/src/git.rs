@@ -26,8 +26,8 @@ use kiln_registry::{Proxies, Registry};
 use kiln_snapshot::{Snapshot, Snapshots};
 use tokio::sync::{Mutex, OnceCell};
 
-pub use self::id::{GitId, Mtime};
 use self::bundle::Staged;
+pub use self::id::{GitId, Mtime};
 pub(crate) use self::resolve::Resolved;
 use crate::locks::Locks;
 use crate::{GitObjects, Result, SourceContext, SourceFacts, SourceInstance, SourceKeys};

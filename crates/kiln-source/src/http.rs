@@ -17,8 +17,8 @@ use kiln_registry::{Registry, Timeouts};
 use kiln_snapshot::{Snapshot, SnapshotId, Snapshots};
 use tokio::sync::Mutex;
 
-pub use self::id::HttpId;
 pub(crate) use self::filename::safe as safe_name;
+pub use self::id::HttpId;
 pub(crate) use self::id::parse_int;
 pub(crate) use self::save::{FileSpec, Save};
 use crate::locks::Locks;
@@ -138,11 +138,7 @@ impl SourceInstance for HttpInstance {
             Some((resolved, _)) => SourceFacts::Http {
                 digest: resolved.digest,
                 filename: resolved.filename.clone(),
-                last_modified: resolved
-                    .last_modified
-                    .as_deref()
-                    .and_then(date::parse)
-                    .map(|t| t.as_second()),
+                last_modified: resolved.last_modified.as_deref().and_then(date::parse).map(|t| t.as_second()),
             },
             None => SourceFacts::None,
         })

@@ -15,7 +15,7 @@ use kiln_digest::Digest;
 use kiln_llb::cachekey::{ImageKey, image_key};
 use kiln_oci::{Descriptor, ImageConfig, Platform, Reference, annotation, chain_id};
 use kiln_registry::Registry;
-use kiln_snapshot::{LayerDesc, NewRef, Snapshot, Snapshots};
+use kiln_snapshot::{CompressionOpts, LayerDesc, NewRef, Snapshot, Snapshots};
 use tokio::sync::Mutex;
 
 pub use self::id::{ImageId, Origin, ResolveMode};
@@ -197,7 +197,7 @@ impl SourceInstance for ImageInstance {
             let (client, content) = (cx.client.clone(), self.source.content.clone());
             let provider = LayoutLayers { layout: layout.clone(), client, content };
             let lines = LayerStatuses::new(cx.progress.clone());
-            self.source.snapshots.fetch(snapshot, &provider, &lines).await?;
+            self.source.snapshots.fetch(snapshot, &CompressionOpts::default(), &provider, &lines).await?;
         }
         Ok(snapshot)
     }

@@ -18,12 +18,12 @@ mod locks;
 mod memo;
 mod redact;
 
+pub use blob::{BlobId, BlobInstance, Locator};
 pub use context::{
     ByteReader, Client, ClientError, Duplex, LogStream, NoClient, NoProgress, Progress, RetryLog,
     SourceContext, Status,
 };
 pub use error::SourceError;
-pub use blob::{BlobId, BlobInstance, Locator};
 pub use instance::{GitObjects, SourceFacts, SourceInstance, SourceKeys, Sources, SourcesConfig};
 pub use layout::{ByteStream, Layout};
 pub use memo::Memo;

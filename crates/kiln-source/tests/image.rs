@@ -261,7 +261,8 @@ async fn a_layout_of_the_client() {
     )
     .unwrap();
     assert_eq!(rooms.sources.images().resolve(&id, &cx).await.unwrap().root.digest, root.digest);
-    let other = rooms.open(&format!("oci-layout://x@{}", Digest::sha256("no")), &[("oci.store", "s")]).unwrap();
+    let other =
+        rooms.open(&format!("oci-layout://x@{}", Digest::sha256("no")), &[("oci.store", "s")]).unwrap();
     assert!(other.keys(&cx).await.unwrap_err().to_string().contains("unknown blob"));
 }
 
@@ -290,8 +291,7 @@ async fn single_blobs_become_files() {
     let content = Content::default();
     let blob = content.put("x/y", "blobs", "any/thing", b"payload", None);
     let server = content.serve().await;
-    let client =
-        TestClient { blobs: [(blob.digest, b"payload".to_vec())].into(), ..TestClient::default() };
+    let client = TestClient { blobs: [(blob.digest, b"payload".to_vec())].into(), ..TestClient::default() };
     let (rooms, (cx, _)) = (rooms(), context(client));
     let file = [("http.filename", "f"), ("http.perm", "0640"), ("oci.store", "s")];
     for name in [

@@ -3,9 +3,20 @@
 use crate::error::{Call, Error, Result};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// A kind of device that may be read and written.
+/// What a device is read and written by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CharDevice {
+pub enum DeviceKind {
+    /// Blocks.
+    Block = 1, // BPF_DEVCG_DEV_BLOCK
+    /// Characters.
+    Char = 2, // BPF_DEVCG_DEV_CHAR
+}
+
+/// Devices that may be read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceRule {
+    /// Their kind.
+    pub kind: DeviceKind,
     /// Major number.
     pub major: u32,
     /// Minor number; `None` is every one.
@@ -29,7 +40,6 @@ const AND: u8 = 0x54; // ALU | AND | K
 const SHIFT_RIGHT: u8 = 0x74; // ALU | RSH | K
 const MOVE: u8 = 0xb4; // ALU | MOV | K
 const MOVE_REG: u8 = 0xbc; // ALU | MOV | X
-const JUMP_EQ: u8 = 0x15; // JMP | JEQ | K
 const JUMP_NE: u8 = 0x55; // JMP | JNE | K
 const EXIT: u8 = 0x95; // JMP | EXIT
 
@@ -39,15 +49,14 @@ const TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_CGROUP_DEVICE: u32 = 6;
 const ALLOW_MULTI: u32 = 2;
 const ACCESS_MKNOD: i32 = 1;
-const DEVICE_CHAR: i32 = 2;
 
 const fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
     Insn { code, regs: dst | src << 4, off, imm }
 }
 
 /// The program: making a node is allowed (it can only be opened through this filter again), the listed
-/// character devices are allowed, everything else is not.
-fn program(allowed: &[CharDevice]) -> Vec<Insn> {
+/// devices are allowed, everything else is not.
+fn program(allowed: &[DeviceRule]) -> Vec<Insn> {
     // The context (r1) is struct bpf_cgroup_dev_ctx: access << 16 | type, major, minor.
     let mut code = vec![
         insn(LOAD_WORD, 2, 1, 0, 0),
@@ -59,20 +68,21 @@ fn program(allowed: &[CharDevice]) -> Vec<Insn> {
         insn(MOVE, 0, 0, 0, 1),
         insn(JUMP_NE, 3, 0, 1, ACCESS_MKNOD),
         insn(EXIT, 0, 0, 0, 0),
-        insn(JUMP_EQ, 2, 0, 2, DEVICE_CHAR),
-        insn(MOVE, 0, 0, 0, 0),
-        insn(EXIT, 0, 0, 0, 0),
     ];
     for device in allowed {
+        let (kind, major) = (device.kind as i32, device.major.cast_signed());
         match device.minor {
             Some(minor) => code.extend([
-                insn(JUMP_NE, 4, 0, 2, device.major.cast_signed()),
+                insn(JUMP_NE, 2, 0, 3, kind),
+                insn(JUMP_NE, 4, 0, 2, major),
                 insn(JUMP_NE, 5, 0, 1, minor.cast_signed()),
                 insn(EXIT, 0, 0, 0, 0),
             ]),
-            None => {
-                code.extend([insn(JUMP_NE, 4, 0, 1, device.major.cast_signed()), insn(EXIT, 0, 0, 0, 0)]);
-            }
+            None => code.extend([
+                insn(JUMP_NE, 2, 0, 2, kind),
+                insn(JUMP_NE, 4, 0, 1, major),
+                insn(EXIT, 0, 0, 0, 0),
+            ]),
         }
     }
     code.extend([insn(MOVE, 0, 0, 0, 0), insn(EXIT, 0, 0, 0, 0)]);
@@ -116,7 +126,7 @@ fn bpf<T>(command: libc::c_int, attr: &T, subject: &str) -> Result<libc::c_long>
 ///
 /// Needs `CAP_BPF` and `CAP_NET_ADMIN` in the first user namespace; EPERM also when a cgroup above has a
 /// filter that forbids more.
-pub fn restrict_devices(cgroup: BorrowedFd<'_>, allowed: &[CharDevice]) -> Result<()> {
+pub fn restrict_devices(cgroup: BorrowedFd<'_>, allowed: &[DeviceRule]) -> Result<()> {
     let code = program(allowed);
     let load = LoadAttr {
         prog_type: TYPE_CGROUP_DEVICE,
@@ -158,7 +168,6 @@ mod tests {
                 SHIFT_RIGHT => regs[dst] >>= imm,
                 MOVE => regs[dst] = imm,
                 MOVE_REG => regs[dst] = regs[src],
-                JUMP_EQ => jump = regs[dst] == imm,
                 JUMP_NE => jump = regs[dst] != imm,
                 EXIT => return regs[0],
                 other => panic!("{other}"),
@@ -169,11 +178,9 @@ mod tests {
 
     #[test]
     fn only_the_listed_devices_open_and_any_node_can_be_made() {
-        let code = program(&[
-            CharDevice { major: 1, minor: Some(3) },
-            CharDevice { major: 136, minor: None },
-            CharDevice { major: 5, minor: Some(0) },
-        ]);
+        let char = |major, minor| DeviceRule { kind: DeviceKind::Char, major, minor };
+        let disk = DeviceRule { kind: DeviceKind::Block, major: 7, minor: Some(1) };
+        let code = program(&[char(1, Some(3)), char(136, None), disk, char(5, Some(0))]);
         const READ_WRITE: u32 = 6;
         for (access, kind, major, minor, allowed) in [
             (READ_WRITE, 2, 1, 3, 1),
@@ -188,6 +195,9 @@ mod tests {
             (1, 1, 254, 0, 1),
             (1, 2, 1, 1, 1),
             (3, 1, 254, 0, 0),
+            (READ_WRITE, 1, 7, 1, 1),
+            (READ_WRITE, 1, 7, 2, 0),
+            (READ_WRITE, 2, 7, 1, 0),
         ] {
             assert_eq!(ask(&code, access, kind, major, minor), allowed, "{access} {kind} {major}:{minor}");
         }

@@ -73,6 +73,7 @@ calls! {
     Ioctl = "ioctl",
     Keyctl = "keyctl",
     Mkdir = "mkdirat",
+    Mknod = "mknodat",
     Mount = "mount",
     MountSetattr = "mount_setattr",
     MoveMount = "move_mount",

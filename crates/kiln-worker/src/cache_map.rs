@@ -55,8 +55,7 @@ async fn checksum(worker: &Worker, selector: &ContentSelector, result: &Ref) -> 
     worker.0.snapshots.checksum(result.snapshot(), &selector.path, &opts).await.map_err(|e| {
         let name = result.snapshot().map(|s| s.id().to_string()).unwrap_or_default();
         // A missing path is an error of the build file like any other, and has no code of its own.
-        let error = BuildError::msg(e.to_string()).context(format!("failed to calculate checksum of ref {name}"));
-        error.context("failed to compute cache key")
+        BuildError::msg(e.to_string()).context(format!("failed to calculate checksum of ref {name}"))
     })
 }
 

@@ -22,8 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 /// `PATH` of processes for Windows that set none, as BuildKit has it.
-const WINDOWS_PATH: &str =
-    r"c:\Windows\System32;c:\Windows;C:\Windows\System32\WindowsPowerShell\v1.0";
+const WINDOWS_PATH: &str = r"c:\Windows\System32;c:\Windows;C:\Windows\System32\WindowsPowerShell\v1.0";
 /// The size of a terminal until the client says another.
 const FIRST_SIZE: TerminalSize = TerminalSize { rows: 24, columns: 80 };
 
@@ -119,7 +118,10 @@ impl Worker {
             mount.output = None;
         }
         if spec.mounts.iter().any(|m| m.dest == "/" && m.kind != kiln_llb::MountKind::Bind) {
-            return Err(BuildError::new(Code::InvalidArgument, "the root of a container must be a bind mount"));
+            return Err(BuildError::new(
+                Code::InvalidArgument,
+                "the root of a container must be a bind mount",
+            ));
         }
         let ask = sessions.clone();
         let plan = Plan {
@@ -166,7 +168,9 @@ impl Container {
             }
             First::Some(running) => running.join(join, stdio).await,
             First::Failed => {
-                return Err(BuildError::msg("the container is not running: its first process failed to start"));
+                return Err(BuildError::msg(
+                    "the container is not running: its first process failed to start",
+                ));
             }
         }
         .map_err(exec::not_run)?;

@@ -1,5 +1,6 @@
 //! Exec: one process in a sandbox, on mounts made of snapshots.
 
+mod devices;
 mod mounts;
 mod output;
 
@@ -8,8 +9,9 @@ use crate::hosts::{hosts_file, resolv_conf};
 use crate::result::Ref;
 use crate::stubs::Stubs;
 use crate::{Cx, Failure, Inner, Worker};
+use kiln_cdi::Edits;
 use kiln_fs::users;
-use kiln_llb::errdefs::{BuildError, Code, Detail};
+use kiln_llb::errdefs::{BuildError, Detail};
 use kiln_llb::{ExecOp, HostIp, LinuxResources, NetMode, SecurityMode, Vertex, mask_credentials};
 use kiln_sandbox::{
     ExitStatus, MountKind, Network, ProcessSpec, Resources, SandboxError, SandboxMount, Security, Ulimit,
@@ -33,13 +35,7 @@ pub(crate) async fn exec(
     inputs: Vec<Ref>,
 ) -> Result<Vec<Ref>, Failure> {
     let inner = &worker.0;
-    if let Some(device) = op.cdi_devices.iter().find(|d| !d.optional) {
-        return Err(BuildError::new(
-            Code::Unimplemented,
-            format!("device {} requested: CDI devices are not supported", device.name),
-        )
-        .into());
-    }
+    let devices = devices::edits(&inner.devices, &op.cdi_devices).await?;
     let command = op.meta.args.join(" ");
     let plan = Plan {
         mounts: &op.mounts,
@@ -49,9 +45,9 @@ pub(crate) async fn exec(
         sessions: &|| inner.session_ids(cx),
     };
     let mut prepared = Prepared::new(worker, plan).await?;
-    let names = prepared.sandbox_paths().chain([RESOLV_CONF, HOSTS]);
+    let names = prepared.sandbox_paths().chain([RESOLV_CONF, HOSTS]).chain(devices::paths(&devices));
     let stubs = Stubs::note(prepared.root().root(), names, op.meta.remove_mount_stubs_recursive);
-    let spec = spec(inner, cx, vertex, op, &mut prepared).await?;
+    let spec = spec(inner, cx, vertex, op, &devices, &mut prepared).await?;
     let ended = run(inner, cx, spec).await;
     stubs.remove(prepared.root().root());
     match check(op, ended) {
@@ -66,6 +62,7 @@ async fn spec(
     cx: &Cx,
     vertex: &Vertex,
     op: &ExecOp,
+    devices: &Edits,
     prepared: &mut Prepared,
 ) -> Result<ProcessSpec, BuildError> {
     let meta = &op.meta;
@@ -79,10 +76,12 @@ async fn spec(
     let mut spec = ProcessSpec::new(id, prepared.root().tree_fd().map_err(failed)?, args);
     spec.read_only_root = prepared.read_only_root;
     spec.mounts = name_files(inner, hostname, network, &meta.extra_hosts).into();
-    spec.mounts.append(&mut prepared.sandbox);
     spec.env = environment(meta, secrets);
     spec.cwd = PathBuf::from(&meta.cwd);
     (spec.uid, spec.gid, spec.additional_gids) = (user.uid, user.gid, user.groups());
+    devices::give(devices, &mut spec)?;
+    // Over those of the devices.
+    spec.mounts.append(&mut prepared.sandbox);
     spec.hostname = hostname.to_string();
     spec.network = network;
     spec.security = security(op.security);

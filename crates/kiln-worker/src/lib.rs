@@ -27,15 +27,16 @@ pub use nested::graph;
 pub use result::Ref;
 pub use source::{WorkerOp, session_context, source_error};
 
-use kiln_llb::Platform;
+use kiln_llb::errdefs::BuildError;
+use kiln_llb::{Definition, Platform};
 use kiln_registry::{Access, Registry};
 use kiln_sandbox::Executor;
 use kiln_session::SessionManager;
 use kiln_snapshot::Snapshots;
 use kiln_solver::{JobId, JobSet, OpContext};
-use kiln_source::{Memo, Sources};
 use kiln_source::image::RegistryLayers;
 use kiln_source::local::LocalSource;
+use kiln_source::{Memo, Sources};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -50,6 +51,12 @@ pub trait JobSessions: Send + Sync {
 
     /// What the job's sources were found to stand for; `None` when it has ended.
     fn memo(&self, job: &JobId) -> Option<Arc<Memo>>;
+
+    /// A graph that a step wrote, as it may run for the job.
+    ///
+    /// # Errors
+    /// If it asks for what the job is not granted.
+    fn admit(&self, job: &JobId, definition: Definition) -> Result<Definition, BuildError>;
 }
 
 /// Everything a worker is made of.
@@ -70,6 +77,8 @@ pub struct WorkerOptions {
     pub registry: Registry,
     /// Resolver configuration of steps.
     pub dns: DnsConfig,
+    /// Devices that steps may use; who may use which was decided before.
+    pub devices: kiln_cdi::Registry,
     /// Steps at the same time; `None` is no limit.
     pub max_parallelism: Option<usize>,
     /// Parent of the steps' cgroups.
@@ -93,6 +102,7 @@ pub(crate) struct Inner {
     pub(crate) local: LocalSource,
     registry: Registry,
     pub(crate) dns: DnsConfig,
+    pub(crate) devices: kiln_cdi::Registry,
     pub(crate) steps: Option<Arc<Semaphore>>,
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) platform: Platform,
@@ -111,6 +121,7 @@ impl Worker {
             local: o.local,
             registry: o.registry,
             dns: o.dns,
+            devices: o.devices,
             steps: o.max_parallelism.map(|n| Arc::new(Semaphore::new(n.max(1)))),
             cgroup_parent: o.cgroup_parent,
             platform: o.platform,
@@ -127,6 +138,11 @@ impl Inner {
 
     pub(crate) fn sessions_of(&self, jobs: &JobSet) -> Vec<String> {
         jobs.ids().iter().filter_map(|job| self.job_sessions.session(job)).collect()
+    }
+
+    /// A graph that a step wrote, as it may run for all jobs that wait for this work.
+    pub(crate) fn admit(&self, jobs: &JobSet, definition: Definition) -> Result<Definition, BuildError> {
+        jobs.ids().iter().try_fold(definition, |admitted, job| self.job_sessions.admit(job, admitted))
     }
 
     pub(crate) fn memos_of(&self, jobs: &JobSet) -> Vec<Arc<Memo>> {

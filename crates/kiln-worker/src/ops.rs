@@ -15,12 +15,7 @@ impl Ops for Worker {
     type Result = Ref;
     type Error = Failure;
 
-    async fn cache_map(
-        &self,
-        cx: &Cx,
-        vertex: &Vertex<WorkerOp>,
-        page: usize,
-    ) -> Result<CacheMap, Failure> {
+    async fn cache_map(&self, cx: &Cx, vertex: &Vertex<WorkerOp>, page: usize) -> Result<CacheMap, Failure> {
         match &vertex.op.vertex.op {
             Op::Source(op) => Ok(source::cache_map(self, cx, &vertex.op, op, page).await?),
             _ => Ok(cache_map::of_definition(&vertex.op.vertex, &self.0.platform)?),
@@ -63,12 +58,7 @@ impl Ops for Worker {
         }
     }
 
-    async fn exec(
-        &self,
-        cx: &Cx,
-        vertex: &Vertex<WorkerOp>,
-        inputs: Vec<Ref>,
-    ) -> Result<Vec<Ref>, Failure> {
+    async fn exec(&self, cx: &Cx, vertex: &Vertex<WorkerOp>, inputs: Vec<Ref>) -> Result<Vec<Ref>, Failure> {
         let llb = &vertex.op.vertex;
         match &llb.op {
             Op::Source(op) => Ok(vec![source::snapshot(self, cx, &vertex.op, op).await?]),

@@ -90,7 +90,8 @@ fn print_version() -> ExitCode {
 pub(crate) fn in_process(settings: kiln_cli::InProcess) -> BoxFuture<'static, Result<DuplexStream, String>> {
     let options = Options {
         root: settings.root,
-        allow_insecure_entitlements: settings.entitlements,
+        // Which devices a build may use is between it and its client.
+        allow_insecure_entitlements: settings.entitlements.into_iter().filter(|e| !e.starts_with("device")).collect(),
         log_level: Some("warn".into()),
         ..Options::default()
     };

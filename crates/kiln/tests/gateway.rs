@@ -37,7 +37,8 @@ async fn a_client_builds_looks_and_returns_root() {
 
     let id = solve(&mut bridge, run("mkdir /d && echo 0123456789 > /d/f && ln -s f /d/l")).await.unwrap();
     let range = Some(gateway::FileRange { offset: 2, length: 3 });
-    let read = gateway::ReadFileRequest { r#ref: id.clone(), file_path: "/d/l".into(), range, mount_index: 0 };
+    let read =
+        gateway::ReadFileRequest { r#ref: id.clone(), file_path: "/d/l".into(), range, mount_index: 0 };
     assert_eq!(bridge.read_file(read).await.unwrap().into_inner().data, b"234");
     let list = gateway::ReadDirRequest {
         r#ref: id.clone(),
@@ -168,7 +169,8 @@ async fn a_client_that_vanishes_takes_its_build_with_it_root() {
     let (mut bridge, build) = client.begin("gone");
     let id = solve(&mut bridge, run("sleep 1000")).await.unwrap();
     let mut waiting = bridge.clone();
-    let evaluation = tokio::spawn(async move { waiting.evaluate(gateway::EvaluateRequest { r#ref: id }).await });
+    let evaluation =
+        tokio::spawn(async move { waiting.evaluate(gateway::EvaluateRequest { r#ref: id }).await });
     tokio::time::sleep(Duration::from_millis(500)).await;
     build.abort();
     let begun = Instant::now();
@@ -247,8 +249,11 @@ async fn nonsense_is_refused_and_hurts_nobody_root() {
         ..Default::default()
     };
     assert_eq!(bridge.resolve_image_config(image).await.unwrap_err().code(), Code::InvalidArgument);
-    let resolver =
-        gateway::ResolveImageConfigRequest { r#ref: "busybox".into(), resolver_type: 9, ..Default::default() };
+    let resolver = gateway::ResolveImageConfigRequest {
+        r#ref: "busybox".into(),
+        resolver_type: 9,
+        ..Default::default()
+    };
     assert_eq!(bridge.resolve_image_config(resolver).await.unwrap_err().code(), Code::InvalidArgument);
     let nothing = gateway::ResolveSourceMetaRequest::default();
     assert_eq!(bridge.resolve_source_meta(nothing).await.unwrap_err().message(), "source is required");
@@ -334,6 +339,25 @@ async fn results_say_what_they_are_root() {
     assert_eq!(bridge.r#return(answer).await.unwrap_err().code(), Code::OutOfRange);
     bridge.r#return(result("")).await.unwrap();
     build.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_oldest_clients_end_with_a_solve_root() {
+    let Some(w) = world() else { return };
+    let (mut bridge, build) = client(&w).await.begin("oldest");
+    let solve = |attrs: &str| gateway::SolveRequest {
+        definition: Some(file("/f", "x")),
+        r#final: true,
+        exporter_attr: attrs.into(),
+        ..Default::default()
+    };
+    for wrong in ["{", "[]", "{\"a\": 1}", "{\"a\": \"no base64!\"}"] {
+        assert!(bridge.solve(solve(wrong)).await.is_err(), "{wrong}");
+    }
+    let solved = bridge.solve(solve("{\"frontend.old\": \"eWVz\"}")).await.unwrap().into_inner();
+    assert!(!solved.r#ref.is_empty(), "the id is where such a client looks for it");
+    let response = build.await.unwrap().unwrap().exporter_response;
+    assert_eq!(response["frontend.old"], "yes");
 }
 
 #[tokio::test]

@@ -60,7 +60,10 @@ async fn a_build_is_remembered_with_its_log_and_image_root() {
     assert_eq!(r.frontend_attrs["build-arg:WHAT"], "it");
     assert_eq!(r.exporters[0].kind, "image");
     assert!(r.error.is_none() && r.created_at < r.completed_at);
-    assert!(r.total_steps >= 3 && r.completed_steps == r.total_steps && r.cached_steps < r.total_steps, "{r:?}");
+    assert!(
+        r.total_steps >= 3 && r.completed_steps == r.total_steps && r.cached_steps < r.total_steps,
+        "{r:?}"
+    );
     let manifest = &r.result.as_ref().unwrap().images[&0];
     let json: serde_json::Value = serde_json::from_slice(&blob(&c, &manifest.digest).await).unwrap();
     assert!(!blob(&c, json["config"]["digest"].as_str().unwrap()).await.is_empty());

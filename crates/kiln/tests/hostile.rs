@@ -87,8 +87,10 @@ fn input(op: &pb::Op, index: i64) -> pb::Input {
 }
 
 fn image() -> pb::Op {
-    let source =
-        pb::SourceOp { identifier: "docker-image://docker.io/library/busybox:latest".into(), ..Default::default() };
+    let source = pb::SourceOp {
+        identifier: "docker-image://docker.io/library/busybox:latest".into(),
+        ..Default::default()
+    };
     pb::Op { op: Some(pb::op::Op::Source(source)), ..Default::default() }
 }
 
@@ -142,10 +144,14 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ..Default::default()
     };
     let status = control::StatusRequest { r#ref: "mutated".into() };
-    let history = control::BuildHistoryRequest { filter: vec!["status==x".into()], limit: 3, ..Default::default() };
+    let history =
+        control::BuildHistoryRequest { filter: vec!["status==x".into()], limit: 3, ..Default::default() };
     vec![
         ("/moby.buildkit.v1.Control/Solve", frontend.encode_to_vec()),
-        ("/moby.buildkit.v1.Control/Solve", solve("mutated", graph(pb::op::Op::Exec(exec("true")))).encode_to_vec()),
+        (
+            "/moby.buildkit.v1.Control/Solve",
+            solve("mutated", graph(pb::op::Op::Exec(exec("true")))).encode_to_vec(),
+        ),
         ("/moby.buildkit.v1.Control/Status", status.encode_to_vec()),
         ("/moby.buildkit.v1.Control/DiskUsage", control::DiskUsageRequest::default().encode_to_vec()),
         ("/moby.buildkit.v1.Control/ListWorkers", control::ListWorkersRequest::default().encode_to_vec()),
@@ -155,14 +161,21 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
             control::UpdateBuildHistoryRequest { r#ref: "x".into(), finalize: true, ..Default::default() }
                 .encode_to_vec(),
         ),
-        ("/moby.buildkit.v1.Control/Session", control::BytesMessage { data: b"PRI * HTTP/2.0".to_vec() }.encode_to_vec()),
+        (
+            "/moby.buildkit.v1.Control/Session",
+            control::BytesMessage { data: b"PRI * HTTP/2.0".to_vec() }.encode_to_vec(),
+        ),
         ("/moby.buildkit.v1.frontend.LLBBridge/Ping", Vec::new()),
         ("/moby.buildkit.v1.frontend.LLBBridge/Solve", inner.encode_to_vec()),
         ("/moby.buildkit.v1.frontend.LLBBridge/ResolveSourceMeta", meta.encode_to_vec()),
         (
             "/moby.buildkit.v1.frontend.LLBBridge/ReadFile",
-            gateway::ReadFileRequest { file_path: "../../etc/passwd".into(), r#ref: "r".into(), ..Default::default() }
-                .encode_to_vec(),
+            gateway::ReadFileRequest {
+                file_path: "../../etc/passwd".into(),
+                r#ref: "r".into(),
+                ..Default::default()
+            }
+            .encode_to_vec(),
         ),
         ("/moby.buildkit.v1.frontend.LLBBridge/NewContainer", container.encode_to_vec()),
         ("/moby.buildkit.v1.frontend.LLBBridge/ExecProcess", gateway::ExecMessage::default().encode_to_vec()),
@@ -238,7 +251,10 @@ fn impossible_graphs() -> Vec<(&'static str, pb::Definition)> {
         input: 0,
         secondary_input: -1,
         output: 0,
-        action: Some(pb::file_action::Action::Rm(pb::FileActionRm { path: path.into(), ..Default::default() })),
+        action: Some(pb::file_action::Action::Rm(pb::FileActionRm {
+            path: path.into(),
+            ..Default::default()
+        })),
     };
     vec![
         ("negative input index", definition(&[base.clone(), end(-1)])),
@@ -250,7 +266,10 @@ fn impossible_graphs() -> Vec<(&'static str, pb::Definition)> {
         ("unknown network mode", exec_with(&|e| e.network = 17)),
         ("unknown security mode", exec_with(&|e| e.security = 17)),
         ("negative security mode", exec_with(&|e| e.security = -1)),
-        ("unknown mount type", exec_with(&|e| e.mounts.push(pb::Mount { mount_type: 99, ..mount("/m", 0, -1) }))),
+        (
+            "unknown mount type",
+            exec_with(&|e| e.mounts.push(pb::Mount { mount_type: 99, ..mount("/m", 0, -1) })),
+        ),
         ("mount of no input", exec_with(&|e| e.mounts.push(mount("/m", 5, -1)))),
         ("mount of a negative input", exec_with(&|e| e.mounts.push(mount("/m", -7, -1)))),
         ("output out of range", exec_with(&|e| e.mounts = vec![mount("/", 0, 40)])),
@@ -343,7 +362,11 @@ async fn bridges_belong_to_their_build_root() {
         panic!("a ref was asked for");
     };
     let read = |r: &str| {
-        Request::new(gateway::ReadFileRequest { file_path: "/f".into(), r#ref: r.into(), ..Default::default() })
+        Request::new(gateway::ReadFileRequest {
+            file_path: "/f".into(),
+            r#ref: r.into(),
+            ..Default::default()
+        })
     };
     let mine = bridge.read_file(with("mine", read(&found.id))).await.expect("one's own ref");
     assert_eq!(mine.into_inner().data, b"secret\n");
@@ -360,7 +383,8 @@ fn clients_that_vanish_root() {
     for n in 0..12 {
         w.context("Dockerfile", format!("FROM busybox\nRUN echo {n}; sleep 0.3\nRUN sleep 600\n"));
         let mut command = w.env.command(&["build", "--progress", "plain", "--no-cache", "."]);
-        let mut client = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut client =
+            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(n * 60));
         client.kill().unwrap();
         let _ = client.wait().unwrap();
@@ -380,7 +404,8 @@ fn sleepers(ancestor: u32) -> usize {
     let is_sleeper = |pid: u32| {
         std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"sleep\x00600"))
     };
-    let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+    let pids =
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
     pids.filter(|pid| is_sleeper(*pid) && is_below(*pid, ancestor)).count()
 }
 

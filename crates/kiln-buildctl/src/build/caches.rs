@@ -118,7 +118,10 @@ mod tests {
         let given = entry("type=gha,url=mine,token=own", vars).unwrap().attrs;
         let expected = [("token", "own"), ("url", "mine"), ("url_v2", "u2")];
         assert_eq!(given, expected.map(|(k, v)| (k.to_string(), v.to_string())).into());
-        assert_eq!(entry("type=gha", &[]).unwrap_err(), "cache with type gha requires url parameter to be set");
+        assert_eq!(
+            entry("type=gha", &[]).unwrap_err(),
+            "cache with type gha requires url parameter to be set"
+        );
         assert_eq!(
             entry("type=gha,url=x", &[]).unwrap_err(),
             "cache with type gha requires token parameter or $ACTIONS_RUNTIME_TOKEN"

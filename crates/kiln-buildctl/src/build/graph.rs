@@ -55,7 +55,10 @@ mod tests {
     #[test]
     fn no_cache_marks_every_step() {
         let source = pb::Op {
-            op: Some(pb::op::Op::Source(pb::SourceOp { identifier: "local://x".into(), ..Default::default() })),
+            op: Some(pb::op::Op::Source(pb::SourceOp {
+                identifier: "local://x".into(),
+                ..Default::default()
+            })),
             ..Default::default()
         };
         let root = pb::Op {

@@ -1,9 +1,9 @@
 //! `--metadata-file`.
 
 use crate::error::{Error, system};
-use crate::text::escape_html;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use kiln_progress::escape_html;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,12 +37,8 @@ mod tests {
     #[test]
     fn objects_are_decoded_and_everything_else_stays() {
         let b64 = |text: &str| STANDARD.encode(text);
-        let response = [
-            ("a", b64("{\"x\":\"<1>\"}")),
-            ("b", b64("[{}]")),
-            ("c", "sha256:00".into()),
-            ("d", b64("{}")),
-        ];
+        let response =
+            [("a", b64("{\"x\":\"<1>\"}")), ("b", b64("[{}]")), ("c", "sha256:00".into()), ("d", b64("{}"))];
         let response = response.map(|(k, v)| (k.to_string(), v)).into();
         assert_eq!(
             to_json(&response),

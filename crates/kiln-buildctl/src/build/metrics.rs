@@ -5,8 +5,9 @@ use kiln_digest::Digest;
 use kiln_progress::Update;
 use serde::Serialize;
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Instant;
 
 /// What is seen of the steps of a build.
@@ -48,7 +49,11 @@ impl CacheMetrics {
             "" => return Ok(None),
             "stdout" => Box::new(std::io::stdout()),
             "stderr" => Box::new(std::io::stderr()),
-            path => Box::new(File::create(path).map_err(Error::file("open", path))?),
+            path => {
+                let mut options = OpenOptions::new();
+                let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+                Box::new(file.map_err(Error::file("open", path))?)
+            }
         };
         Ok(Some(Self { out, begin, steps: HashMap::new(), order: Vec::new() }))
     }

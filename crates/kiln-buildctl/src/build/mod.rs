@@ -36,7 +36,8 @@ pub(crate) async fn run(values: &Values, daemon: &Daemon) -> Result<(), Error> {
     let mut watchers = Watchers::open(values, begin)?;
     let (request, warnings) = request(values)?;
     let reference = request.reference.clone();
-    warnings.iter().for_each(|w| printer::warning(w));
+    let format = values.text("log-format");
+    warnings.iter().for_each(|w| printer::people(&crate::text::log_line(format, w, jiff::Timestamp::now())));
     let progress = progress::start(values.text_or("progress", "auto"), progress::Out::Stderr, &env)?;
     let (updates, receiver) = mpsc::channel(QUEUE);
     let (shown, to_show) = mpsc::channel(QUEUE);
@@ -76,7 +77,7 @@ async fn solve(
 }
 
 /// Waits for a signal that ends the build.
-async fn interrupted() -> Result<(), Error> {
+pub(crate) async fn interrupted() -> Result<(), Error> {
     let watch = |kind| signal(kind).map_err(|e| Error::Text(format!("watching for signals: {e}")));
     let (mut interrupt, mut terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
     tokio::select! {
@@ -89,7 +90,7 @@ async fn interrupted() -> Result<(), Error> {
 /// What the flags ask for, and what there is to say about them. The order is that of BuildKit's checks.
 fn request(values: &Values) -> Result<(BuildRequest, Vec<String>), Error> {
     let mut warnings = Vec::new();
-    session::check_tls_contexts(values.list("registry-auth-tlscontext"))?;
+    let registry_tls = session::tls_contexts(values.list("registry-auth-tlscontext"))?;
     let ssh = values.list("ssh").iter().map(|s| session::ssh(s)).collect::<Result<_, _>>()?;
     let secrets = session::secrets(values.list("secret"), &|name| {
         std::env::var_os(name).map(std::ffi::OsString::into_encoded_bytes)
@@ -105,7 +106,8 @@ fn request(values: &Values) -> Result<(BuildRequest, Vec<String>), Error> {
     }
     let mut attrs = options::parse(values.list("opt"), &env).map_err(|e| format!("invalid opt: {e}"))?;
     let local_dirs = session::locals(values.list("local")).map_err(|e| format!("invalid local: {e}"))?;
-    session::check_layouts(values.list("oci-layout")).map_err(|e| format!("invalid oci-layout: {e}"))?;
+    let layouts =
+        session::layouts(values.list("oci-layout")).map_err(|e| format!("invalid oci-layout: {e}"))?;
     let work = match values.text("frontend") {
         "" => Work::Definition(Box::new(graph::from_stdin(values.is("no-cache"))?)),
         name => {
@@ -115,12 +117,18 @@ fn request(values: &Values) -> Result<(BuildRequest, Vec<String>), Error> {
             Work::Frontend { name: name.into(), attrs, inputs: BTreeMap::new() }
         }
     };
+    // A broken configuration means that nobody is logged in.
     let credentials = kiln_cli::build::request::credentials();
     let credentials = credentials.map_err(|e| warnings.push(e.to_string())).ok();
+    let credentials = credentials.map(|mut c| {
+        c.registry_tls = registry_tls;
+        c
+    });
     let request = BuildRequest {
         reference: new_id(),
         exports,
         local_dirs,
+        layouts,
         secrets,
         ssh,
         credentials,
@@ -148,9 +156,10 @@ fn answer(answer: &BTreeMap<String, Vec<u8>>) -> Result<(), Error> {
     if let Some(text) = answer.get("result.txt") {
         return data(text);
     }
-    answer.iter().filter(|(key, _)| key.starts_with("result.")).try_for_each(|(key, value)| {
-        data(&[key.as_bytes(), b"\n", value, b"\n"].concat())
-    })
+    answer
+        .iter()
+        .filter(|(key, _)| key.starts_with("result."))
+        .try_for_each(|(key, value)| data(&[key.as_bytes(), b"\n", value, b"\n"].concat()))
 }
 
 /// Who else wants to know what happens: `--trace`, `--debug-json-cache-metrics`.
@@ -176,7 +185,7 @@ impl Watchers {
     async fn watch(&mut self, mut from: mpsc::Receiver<Update>, to: mpsc::Sender<Update>) {
         while let Some(update) = from.recv().await {
             if let Some(file) = &mut self.trace {
-                let line = crate::text::escape_html(&serde_json::to_string(&update).unwrap_or_default());
+                let line = kiln_progress::escape_html(&serde_json::to_string(&update).unwrap_or_default());
                 if writeln!(file, "{line}").is_err() {
                     printer::warning("the trace file cannot be written any more");
                     self.trace = None;

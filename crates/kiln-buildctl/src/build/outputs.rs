@@ -59,11 +59,17 @@ fn output(kind: &str, dest: &str, as_tar: bool, stdout_is_terminal: bool) -> Res
             Err(e) if e.kind() != ErrorKind::NotFound => {
                 Err(format!("invalid destination file: {path}: stat {path}: {}", system(&e)))
             }
+            Err(_) if !has_directory(path) => Err(format!("open {path}: no such file or directory")),
             _ => Ok(Output::File(path.into())),
         },
         "" => Ok(Output::None),
         path => Err(format!("output {path} is not supported by {kind} exporter")),
     }
+}
+
+fn has_directory(path: &str) -> bool {
+    let dir = std::path::Path::new(path).parent().filter(|d| !d.as_os_str().is_empty());
+    dir.is_none_or(|d| d.is_dir())
 }
 
 #[cfg(test)]
@@ -94,9 +100,16 @@ mod tests {
             ("dest=x", "--output requires type=<type>"),
             ("type=local", "invalid output option: output: output directory is required for local exporter"),
             ("type=local,output=x", "output=x not supported for --output, you meant dest=x?"),
-            ("type=image,dest=x", "invalid output option: output: output x is not supported by image exporter"),
+            (
+                "type=image,dest=x",
+                "invalid output option: output: output x is not supported by image exporter",
+            ),
             ("type=oci,dest=/", "invalid output option: output: destination file is a directory"),
-            ("type=oci,tar=0", "invalid output option: output: output directory is required for oci exporter"),
+            ("type=oci,dest=/no/x", "invalid output option: output: open /no/x: no such file or directory"),
+            (
+                "type=oci,tar=0",
+                "invalid output option: output: output directory is required for oci exporter",
+            ),
             ("type=image,\"x", "parse error on line 1, column 13: extraneous or missing \" in quoted-field"),
         ] {
             assert_eq!(parse(text).unwrap_err(), expected, "{text}");

@@ -23,13 +23,15 @@ pub(crate) fn start(flag: &str, out: Out, env: &dyn Fn(&str) -> Option<String>) 
     };
     let mode = match name {
         "" => Mode::Auto,
+        // Not a word, also when a step fails.
+        "quiet" => Mode::None,
         "tty" if !is_terminal => return Err("failed to get console: provided file is not a console".into()),
         // Only buildx has it.
         "none" => return Err("invalid progress mode none".into()),
         name => name.parse().map_err(|_| format!("invalid progress mode {name}"))?,
     };
     let (options, complaints) = options(env);
-    if !matches!(mode, Mode::RawJson | Mode::Quiet) {
+    if !matches!(mode, Mode::RawJson | Mode::None) {
         complaints.iter().for_each(|c| printer::warning(c));
     }
     let started = match out {

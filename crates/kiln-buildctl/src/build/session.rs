@@ -2,10 +2,10 @@
 
 use super::options::pairs;
 use crate::error::{Error, system};
-use kiln_client::{LocalDir, MAX_SECRET_SIZE, SecretOrigin, SecretSource, SshSource};
+use kiln_client::{Identity, LocalDir, MAX_SECRET_SIZE, RegistryTls, SecretOrigin, SecretSource, SshSource};
 use kiln_dockerfile::csv::{fields, parse_bool};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// `--local NAME=DIR`
 pub(super) fn locals(texts: &[String]) -> Result<BTreeMap<String, LocalDir>, String> {
@@ -17,15 +17,19 @@ pub(super) fn locals(texts: &[String]) -> Result<BTreeMap<String, LocalDir>, Str
     pairs(texts)?.into_iter().map(open).collect()
 }
 
-/// `--oci-layout NAME=DIR`, which this client does not serve yet.
-pub(super) fn check_layouts(texts: &[String]) -> Result<(), String> {
-    match texts.iter().find(|t| !t.contains('=')) {
-        Some(text) => {
-            Err(format!("oci-layout option must be 'id=path/to/layout', instead had invalid {text}"))
+/// `--oci-layout NAME=DIR`
+pub(super) fn layouts(texts: &[String]) -> Result<BTreeMap<String, PathBuf>, String> {
+    let open = |text: &String| {
+        let (id, path) = text.split_once('=').ok_or_else(|| {
+            format!("oci-layout option must be 'id=path/to/layout', instead had invalid {text}")
+        })?;
+        match std::fs::metadata(path) {
+            Ok(m) if m.is_dir() => Ok((id.to_owned(), path.into())),
+            Ok(_) => Err(format!("oci-layout context at {path} failed to initialize: not a directory")),
+            Err(e) => Err(format!("oci-layout context at {path} failed to initialize: {}", system(&e))),
         }
-        None if texts.is_empty() => Ok(()),
-        None => Err("--oci-layout is not supported: this client does not serve image layouts to the daemon".into()),
-    }
+    };
+    texts.iter().map(open).collect()
 }
 
 /// `--secret id=NAME[,src=FILE | ,env=VAR][,type=file|env]`. With only an id, the variable of that name, else the file.
@@ -105,29 +109,44 @@ pub(super) fn check_entitlement(text: &str) -> Result<(), Error> {
     }
 }
 
-/// `--registry-auth-tlscontext`: read, and refused, as tokens are asked for with the system's certificates.
-pub(super) fn check_tls_contexts(texts: &[String]) -> Result<(), Error> {
+/// `--registry-auth-tlscontext host=HOST[,ca=FILE][,cert=FILE,key=FILE][,insecure=BOOL]`; those of one host add up.
+pub(super) fn tls_contexts(texts: &[String]) -> Result<BTreeMap<String, RegistryTls>, Error> {
+    let mut contexts: BTreeMap<String, RegistryTls> = BTreeMap::new();
     for text in texts {
         let mut entry = BTreeMap::new();
         for field in fields(text).map_err(|e| e.to_string())? {
             let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid value {field}"))?;
             entry.insert(key.to_lowercase(), value.to_owned());
         }
-        let has = |key: &str| entry.get(key).is_some_and(|v| !v.is_empty());
-        let insecure = entry.get("insecure").and_then(|v| parse_bool(v)) == Some(true);
-        let why = match () {
-            () if !has("host") => "--registry-auth-tlscontext requires host=<host>",
-            () if !has("ca") && !insecure && !(has("cert") && has("key")) => {
-                "--registry-auth-tlscontext requires ca=<ca> or cert=<cert>,key=<key> or insecure=true"
+        let mut take = |key: &str| entry.remove(key).filter(|v| !v.is_empty());
+        let (host, ca, cert, key) = (take("host"), take("ca"), take("cert"), take("key"));
+        let insecure = take("insecure").and_then(|v| parse_bool(&v)) == Some(true);
+        let host = host.ok_or("--registry-auth-tlscontext requires host=<host>")?;
+        match (&ca, &cert, &key) {
+            (None, None, _) | (None, _, None) if !insecure => {
+                return Err(
+                    "--registry-auth-tlscontext requires ca=<ca> or cert=<cert>,key=<key> or insecure=true"
+                        .into(),
+                );
             }
-            () if has("ca") && has("cert") != has("key") => {
-                "--registry-auth-tlscontext requires cert=<cert>,key=<key>"
+            (Some(_), Some(_), None) | (Some(_), None, Some(_)) => {
+                return Err("--registry-auth-tlscontext requires cert=<cert>,key=<key>".into());
             }
-            () => "--registry-auth-tlscontext is not supported: the system's certificates are used",
-        };
-        return Err(why.into());
+            _ => {}
+        }
+        let context = contexts.entry(host.clone()).or_default();
+        context.insecure |= insecure;
+        context.ca.extend(ca.map(PathBuf::from));
+        if let Some((cert, key)) = cert.zip(key) {
+            if context.identity.is_some() {
+                return Err(
+                    format!("--registry-auth-tlscontext: one certificate for {host}, not several").into()
+                );
+            }
+            context.identity = Some(Identity { cert: cert.into(), key: key.into() });
+        }
     }
-    Ok(())
+    Ok(contexts)
 }
 
 #[cfg(test)]
@@ -156,6 +175,29 @@ mod tests {
     }
 
     #[test]
+    fn certificates_of_registries() {
+        let parse = |texts: &[&str]| {
+            let texts: Vec<_> = texts.iter().map(ToString::to_string).collect();
+            tls_contexts(&texts).map_err(|e| e.to_string())
+        };
+        let both = parse(&["host=h,ca=a", "host=h,Cert=c,key=k", "host=i,insecure=true"]).unwrap();
+        assert_eq!(both["h"].ca, [PathBuf::from("a")]);
+        assert_eq!(both["h"].identity, Some(Identity { cert: "c".into(), key: "k".into() }));
+        assert!(both["i"].insecure && !both["h"].insecure);
+        for (text, expected) in [
+            ("x", "invalid value x"),
+            ("ca=x", "--registry-auth-tlscontext requires host=<host>"),
+            (
+                "host=x",
+                "--registry-auth-tlscontext requires ca=<ca> or cert=<cert>,key=<key> or insecure=true",
+            ),
+            ("host=x,ca=y,key=z", "--registry-auth-tlscontext requires cert=<cert>,key=<key>"),
+        ] {
+            assert_eq!(parse(&[text]).unwrap_err(), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn agents_directories_and_permissions() {
         let parsed = ssh("a=/s,raw=true").unwrap();
         assert_eq!((parsed.id.as_str(), parsed.raw, parsed.paths.len()), ("a", true, 1));
@@ -171,6 +213,15 @@ mod tests {
             locals(&["c=/no/such".into()]).unwrap_err(),
             "resolve : lstat /no/such: no such file or directory"
         );
+        assert_eq!(
+            layouts(&["x".into()]).unwrap_err(),
+            "oci-layout option must be 'id=path/to/layout', instead had invalid x"
+        );
+        assert_eq!(
+            layouts(&["x=/no/such".into()]).unwrap_err(),
+            "oci-layout context at /no/such failed to initialize: no such file or directory"
+        );
+        assert_eq!(layouts(&["x=/".into()]).unwrap()["x"], Path::new("/"));
         assert!(check_entitlement("device=x").is_ok() && check_entitlement("network.host").is_ok());
         assert_eq!(check_entitlement("nosuch").unwrap_err().to_string(), "unknown entitlement nosuch");
     }

@@ -8,7 +8,8 @@ pub(crate) fn help(path: &[&Command], version: &str, address: &str) -> String {
     let Some(command) = path.last() else { return String::new() };
     let full = path.iter().map(|c| c.name).collect::<Vec<_>>().join(" ");
     let is_root = path.len() == 1;
-    let mut out = format!("NAME:\n   {full} - {}\n\nUSAGE:\n   {}", command.usage, usage(command, &full, is_root));
+    let mut out =
+        format!("NAME:\n   {full} - {}\n\nUSAGE:\n   {}", command.usage, usage(command, &full, is_root));
     if is_root {
         out.push_str(&format!("\n\nVERSION:\n   {version}"));
     }
@@ -51,9 +52,8 @@ fn commands(list: &[&Command], is_root: bool) -> String {
         "" => c.name.to_string(),
         alias => format!("{}, {alias}", c.name),
     };
-    let help = is_root.then(|| {
-        ("help, h".to_string(), "Shows a list of commands or help for one command".to_string())
-    });
+    let help = is_root
+        .then(|| ("help, h".to_string(), "Shows a list of commands or help for one command".to_string()));
     let rows: Vec<_> = list.iter().map(|c| (names(c), c.usage.to_string())).chain(help).collect();
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.iter().map(|(name, usage)| format!("\n   {name:width$}  {usage}")).collect()
@@ -77,7 +77,11 @@ fn label_and_usage(flag: &Flag, address: &str) -> (String, String) {
     let default = if flag.name == "addr" { address } else { flag.default };
     let default = match (flag.kind, default) {
         (Kind::Float | Kind::Duration, "") => {
-            if flag.kind == Kind::Float { " (default: 0)".to_string() } else { " (default: 0s)".to_string() }
+            if flag.kind == Kind::Float {
+                " (default: 0)".to_string()
+            } else {
+                " (default: 0s)".to_string()
+            }
         }
         (_, "") => String::new(),
         (Kind::Text, text) => format!(" (default: {text:?})"),

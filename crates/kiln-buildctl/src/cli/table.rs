@@ -35,12 +35,7 @@ const fn preset(name: &'static str, kind: Kind, usage: &'static str, default: &'
     Flag { name, alias: "", kind, usage, default }
 }
 
-const fn command(
-    name: &'static str,
-    usage: &'static str,
-    flags: &'static [Flag],
-    action: Action,
-) -> Command {
+const fn command(name: &'static str, usage: &'static str, flags: &'static [Flag], action: Action) -> Command {
     Command {
         name,
         alias: "",
@@ -146,11 +141,7 @@ const BUILD: &[Flag] = &[
         Kind::List,
         "Import build cache, e.g. --import-cache type=registry,ref=example.com/foo/bar, or --import-cache type=local,src=path/to/dir",
     ),
-    flag(
-        "secret",
-        Kind::List,
-        "Secret value exposed to the build. Format id=secretname,src=filepath",
-    ),
+    flag("secret", Kind::List, "Secret value exposed to the build. Format id=secretname,src=filepath"),
     flag(
         "allow",
         Kind::List,
@@ -197,11 +188,7 @@ const DEBUG: Command = Command {
         command(
             "workers",
             "list workers",
-            &[
-                short("filter", "f", Kind::List, "containerd-style filter string slice"),
-                VERBOSE,
-                FORMAT,
-            ],
+            &[short("filter", "f", Kind::List, "containerd-style filter string slice"), VERBOSE, FORMAT],
             Action::Workers,
         ),
         command("info", "display internal information", &[FORMAT], Action::Info),

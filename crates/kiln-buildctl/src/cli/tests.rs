@@ -35,8 +35,14 @@ fn what_is_wrong_is_said() {
         ("build --nosuch", "flag provided but not defined: -nosuch"),
         ("build -o", "flag needs an argument: -o"),
         ("du --verbose=x", "invalid value \"x\" for flag -verbose: parse error"),
-        ("--timeout x du", "invalid value \"x\" for flag -timeout: strconv.ParseInt: parsing \"x\": invalid syntax"),
-        ("prune --keep-duration abc", "invalid value \"abc\" for flag -keep-duration: time: invalid duration \"abc\""),
+        (
+            "--timeout x du",
+            "invalid value \"x\" for flag -timeout: strconv.ParseInt: parsing \"x\": invalid syntax",
+        ),
+        (
+            "prune --keep-duration abc",
+            "invalid value \"abc\" for flag -keep-duration: time: invalid duration \"abc\"",
+        ),
         (
             "prune --keep-storage abc",
             "invalid value \"abc\" for flag -keep-storage: strconv.ParseFloat: parsing \"abc\": invalid syntax",
@@ -82,6 +88,9 @@ fn help_of_the_program_and_of_a_command() {
     assert!(!text.contains("dial-stdio"));
     let du = ROOT.find("du").unwrap();
     let text = help(&[&ROOT, du], "v1", "unix:///s");
-    assert!(text.contains("   --filter string, -f string [ --filter string, -f string ]  Filter records\n"), "{text}");
+    assert!(
+        text.contains("   --filter string, -f string [ --filter string, -f string ]  Filter records\n"),
+        "{text}"
+    );
     assert!(text.contains("\nGLOBAL OPTIONS:\n   --debug                 enable debug output in logs\n"));
 }

@@ -6,9 +6,9 @@ use crate::connect::Daemon;
 use crate::error::{Call, Error};
 use crate::tabs::{Fill, align};
 use crate::template::{Struct, Value};
-use crate::text::{size, time};
+use crate::text::time;
 use kiln_client::UsageRecord;
-use kiln_progress::printable;
+use kiln_progress::{format_bytes, printable};
 
 const CALL: Call<'_> = Call::Unary("failed to call diskusage");
 
@@ -35,7 +35,7 @@ pub(super) fn rows(records: &[UsageRecord]) -> String {
     let mark = |on: bool| if on { "*" } else { "" };
     let row = |r: &UsageRecord| {
         let id = format!("{}{}", r.id, mark(r.mutable));
-        format!("{id:<71}\t{:<11}\t{}{}\t\n", !r.in_use, size(r.size), mark(r.shared))
+        format!("{id:<71}\t{:<11}\t{}{}\t\n", !r.in_use, format_bytes(r.size), mark(r.shared))
     };
     records.iter().map(row).collect()
 }
@@ -53,7 +53,7 @@ pub(super) fn verbose(records: &[UsageRecord]) -> String {
         line("Mutable", &r.mutable.to_string());
         line("Reclaimable", &(!r.in_use).to_string());
         line("Shared", &r.shared.to_string());
-        line("Size", &size(r.size));
+        line("Size", &format_bytes(r.size));
         if !r.description.is_empty() {
             line("Description", &printable(&r.description));
         }
@@ -77,10 +77,14 @@ fn summary(records: &[UsageRecord]) -> String {
     let shared = sum(&|r| r.shared);
     let mut out = String::new();
     if shared > 0 {
-        out.push_str(&format!("Shared:\t{}\nPrivate:\t{}\n", size(shared), size(total - shared)));
+        out.push_str(&format!(
+            "Shared:\t{}\nPrivate:\t{}\n",
+            format_bytes(shared),
+            format_bytes(total - shared)
+        ));
     }
     let reclaimable = sum(&|r| r.size > 0 && !r.in_use);
-    out.push_str(&format!("Reclaimable:\t{}\nTotal:\t{}\n", size(reclaimable), size(total)));
+    out.push_str(&format!("Reclaimable:\t{}\nTotal:\t{}\n", format_bytes(reclaimable), format_bytes(total)));
     out
 }
 

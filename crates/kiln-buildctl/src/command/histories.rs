@@ -128,7 +128,8 @@ fn record(r: &BuildRecord) -> Value {
             .omit("Message", "message", e.message.as_str())
             .into()
     });
-    let results = r.results.iter().map(|(k, v)| (k.clone(), result(v))).collect::<std::collections::BTreeMap<_, _>>();
+    let results =
+        r.results.iter().map(|(k, v)| (k.clone(), result(v))).collect::<std::collections::BTreeMap<_, _>>();
     let or_nil = |v: Option<Value>| v.unwrap_or(Value::Nil(Nil::Pointer));
     Struct::new("*moby_buildkit_v1.BuildHistoryRecord")
         .omit("Ref", "Ref", r.reference.as_str())
@@ -141,7 +142,11 @@ fn record(r: &BuildRecord) -> Value {
         .omit("Logs", "logs", or_nil(r.logs.as_ref().map(descriptor)))
         .omit("ExporterResponse", "ExporterResponse", &r.exporter_response)
         .omit("Result", "Result", or_nil(r.result.as_ref().map(result)))
-        .omit("Results", "Results", if results.is_empty() { Value::Nil(Nil::Map) } else { Value::Map(results) })
+        .omit(
+            "Results",
+            "Results",
+            if results.is_empty() { Value::Nil(Nil::Map) } else { Value::Map(results) },
+        )
         .omit("Generation", "Generation", i64::from(r.generation))
         .omit("Trace", "trace", or_nil(r.trace.as_ref().map(descriptor)))
         .omit("Pinned", "pinned", r.pinned)
@@ -176,7 +181,11 @@ fn result(r: &kiln_client::RecordedResult) -> Value {
     let images = r.images.iter().map(|(k, d)| (k.to_string(), descriptor(d)));
     let images: std::collections::BTreeMap<_, _> = images.collect();
     Struct::new("*moby_buildkit_v1.BuildResultInfo")
-        .omit("ResultDeprecated", "ResultDeprecated", r.deprecated.as_ref().map_or(Value::Nil(Nil::Pointer), descriptor))
+        .omit(
+            "ResultDeprecated",
+            "ResultDeprecated",
+            r.deprecated.as_ref().map_or(Value::Nil(Nil::Pointer), descriptor),
+        )
         .omit("Attestations", "Attestations", r.attestations.iter().map(descriptor).collect::<Vec<_>>())
         .omit("Results", "Results", if images.is_empty() { Value::Nil(Nil::Map) } else { Value::Map(images) })
         .into()

@@ -5,9 +5,9 @@ use crate::cli::Values;
 use crate::connect::Daemon;
 use crate::error::{Call, Error};
 use crate::tabs::{Fill, align};
-use crate::text::size;
 use futures::StreamExt as _;
 use kiln_client::PruneRequest;
+use kiln_progress::format_bytes;
 
 const CALL: Call<'_> = Call::Stream("failed to call prune");
 
@@ -42,6 +42,6 @@ pub(super) async fn run(values: &Values, daemon: &Daemon) -> Result<(), Error> {
     }
     match template {
         Some(_) => Ok(()),
-        None => print(&align(&format!("Total:\t{}\n", size(total)), Fill::Tabs)),
+        None => print(&align(&format!("Total:\t{}\n", format_bytes(total)), Fill::Tabs)),
     }
 }

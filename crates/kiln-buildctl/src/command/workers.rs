@@ -7,7 +7,7 @@ use crate::error::{Call, Error};
 use crate::tabs::{Fill, align};
 use crate::template::{Nil, Struct, Value};
 use crate::text::{duration, exact_size};
-use kiln_client::{GcPolicy, Worker};
+use kiln_client::{Device, GcPolicy, Worker};
 use kiln_oci::Platform;
 
 pub(super) async fn run(values: &Values, daemon: &Daemon) -> Result<(), Error> {
@@ -37,11 +37,23 @@ fn verbose(workers: &[Worker]) -> String {
         for (key, value) in &w.labels {
             out.push_str(&format!("\t{key}:\t{value}\n"));
         }
+        if !w.devices.is_empty() {
+            out.push_str("Devices:\n");
+            w.devices.iter().for_each(|d| out.push_str(&device(d)));
+            out.push('\n');
+        }
         for (number, rule) in w.gc_policy.iter().enumerate() {
             out.push_str(&policy(number, rule));
         }
         out.push('\n');
     }
+    out
+}
+
+fn device(d: &Device) -> String {
+    let (key, value) = if d.on_demand { ("OnDemand", true) } else { ("AutoAllow", d.auto_allow) };
+    let mut out = format!("\tName:\t{}\n\t{key}:\t{value}\n", d.name);
+    d.annotations.iter().for_each(|(k, v)| out.push_str(&format!("\tAnnotations:\t{k}:\t{v}\n")));
     out
 }
 
@@ -65,6 +77,10 @@ fn policy(number: usize, rule: &GcPolicy) -> String {
 
 fn value(w: &Worker) -> Value {
     let gc: Vec<Value> = w.gc_policy.iter().map(policy_value).collect();
+    let devices = match w.devices.as_slice() {
+        [] => Value::Nil(Nil::List),
+        all => all.iter().map(device_value).collect::<Vec<_>>().into(),
+    };
     let list = |list: Vec<Value>| if list.is_empty() { Value::List(Vec::new()) } else { list.into() };
     Struct::new("*client.WorkerInfo")
         .with("ID", "id", w.id.as_str())
@@ -72,7 +88,16 @@ fn value(w: &Worker) -> Value {
         .with("Platforms", "platforms", w.platforms.iter().map(platform_value).collect::<Vec<_>>())
         .with("GCPolicy", "gcPolicy", list(gc))
         .with("BuildkitVersion", "buildkitVersion", info::value(&w.version.clone().unwrap_or_default()))
-        .with("CDIDevices", "cdiDevices", Value::Nil(Nil::List))
+        .with("CDIDevices", "cdiDevices", devices)
+        .into()
+}
+
+fn device_value(d: &Device) -> Value {
+    Struct::new("client.CDIDevice")
+        .with("Name", "name", d.name.as_str())
+        .with("AutoAllow", "autoAllow", d.auto_allow)
+        .with("Annotations", "annotations", &d.annotations)
+        .with("OnDemand", "onDemand", d.on_demand)
         .into()
 }
 
@@ -108,7 +133,11 @@ mod tests {
         let worker = Worker {
             id: "w".into(),
             labels: [("a.b".to_string(), "x".to_string())].into(),
-            platforms: vec![Platform { os: "linux".into(), architecture: "amd64".into(), ..Platform::default() }],
+            platforms: vec![Platform {
+                os: "linux".into(),
+                architecture: "amd64".into(),
+                ..Platform::default()
+            }],
             gc_policy: vec![GcPolicy {
                 filters: vec!["type==source.local".into()],
                 keep_duration: Duration::from_secs(172_800),
@@ -116,6 +145,7 @@ mod tests {
                 ..GcPolicy::default()
             }],
             version: None,
+            devices: Vec::new(),
         };
         assert_eq!(
             align(&verbose(std::slice::from_ref(&worker)), Fill::Tabs),

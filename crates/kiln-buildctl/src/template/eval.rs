@@ -57,7 +57,8 @@ fn value(expr: &Expr, dot: &Value) -> Result<Value, String> {
 }
 
 fn field(of: Value, name: &str) -> Result<Value, String> {
-    let missing = |kind: &str| failed(&format!(".{name}"), format!("can't evaluate field {name} in type {kind}"));
+    let missing =
+        |kind: &str| failed(&format!(".{name}"), format!("can't evaluate field {name} in type {kind}"));
     match of {
         Value::Struct(s) => {
             let kind = s.kind;
@@ -93,14 +94,14 @@ fn call(function: Function, args: &[Value]) -> Result<Value, String> {
 fn index(of: Value, key: &Value) -> Result<Value, String> {
     let wrong = |why: String| failed("index", format!("error calling index: {why}"));
     match (of, key) {
-        (Value::List(mut list), Value::Int(n)) => match usize::try_from(*n).ok().filter(|n| *n < list.len()) {
-            Some(n) => Ok(list.swap_remove(n)),
-            None => Err(wrong(format!("index out of range: {n}"))),
-        },
-        (Value::Nil(Nil::List), Value::Int(n)) => Err(wrong(format!("index out of range: {n}"))),
-        (Value::Map(mut map), Value::Text(key)) => {
-            Ok(map.remove(key).unwrap_or(Value::Text(String::new())))
+        (Value::List(mut list), Value::Int(n)) => {
+            match usize::try_from(*n).ok().filter(|n| *n < list.len()) {
+                Some(n) => Ok(list.swap_remove(n)),
+                None => Err(wrong(format!("index out of range: {n}"))),
+            }
         }
+        (Value::Nil(Nil::List), Value::Int(n)) => Err(wrong(format!("index out of range: {n}"))),
+        (Value::Map(mut map), Value::Text(key)) => Ok(map.remove(key).unwrap_or(Value::Text(String::new()))),
         (Value::Nil(Nil::Map), Value::Text(_)) => Ok(Value::Text(String::new())),
         (other, _) => Err(wrong(format!("can't index item of type {}", other.kind()))),
     }

@@ -26,9 +26,15 @@ enum Node {
 #[derive(Clone, Debug, PartialEq)]
 enum Expr {
     /// What is in the parentheses, or `.`, and fields of it.
-    Path { of: Option<Box<Expr>>, fields: Vec<String> },
+    Path {
+        of: Option<Box<Expr>>,
+        fields: Vec<String>,
+    },
     Literal(Value),
-    Call { function: Function, args: Vec<Expr> },
+    Call {
+        function: Function,
+        args: Vec<Expr>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +80,7 @@ struct Reader<'a> {
     depth: usize,
 }
 
-impl<'a> Reader<'a> {
+impl Reader<'_> {
     /// Up to the end, or an `else` or `end`, which stays.
     fn nodes(&mut self) -> Result<Vec<Node>, String> {
         let mut nodes = Vec::new();
@@ -154,7 +160,7 @@ fn pipeline(tokens: &[Token]) -> Result<Expr, String> {
     value.ok_or_else(|| failed("missing value for command"))
 }
 
-fn command<'t>(tokens: &'t [Token], piped: Option<Expr>) -> Result<(Expr, &'t [Token]), String> {
+fn command(tokens: &[Token], piped: Option<Expr>) -> Result<(Expr, &[Token]), String> {
     let Some(Token::Word(name)) = tokens.first() else {
         if piped.is_some() {
             return Err(failed("a value cannot be piped into something that is no function"));

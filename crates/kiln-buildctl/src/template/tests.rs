@@ -1,7 +1,8 @@
 use super::{Nil, Struct, Template, Value};
 
 fn worker(id: &str) -> Value {
-    let labels: std::collections::BTreeMap<_, _> = [("b".to_string(), "2".to_string()), ("a".to_string(), "<1>".to_string())].into();
+    let labels: std::collections::BTreeMap<_, _> =
+        [("b".to_string(), "2".to_string()), ("a".to_string(), "<1>".to_string())].into();
     Struct::new("*client.WorkerInfo")
         .with("ID", "id", id)
         .with("Labels", "labels", &labels)
@@ -40,14 +41,23 @@ fn what_is_wrong_or_not_built_is_named() {
     for (template, expected) in [
         ("{{", "template: :1: unclosed action"),
         ("{{nope}}", "template: :1: function \"nope\" not defined"),
-        ("{{.ID}}", "template: :1: executing \"\" at <.ID>: can't evaluate field ID in type []*client.WorkerInfo"),
-        ("{{range .}}{{.Nope}}{{end}}", "template: :1: executing \"\" at <.Nope>: can't evaluate field Nope in type *client.WorkerInfo"),
+        (
+            "{{.ID}}",
+            "template: :1: executing \"\" at <.ID>: can't evaluate field ID in type []*client.WorkerInfo",
+        ),
+        (
+            "{{range .}}{{.Nope}}{{end}}",
+            "template: :1: executing \"\" at <.Nope>: can't evaluate field Nope in type *client.WorkerInfo",
+        ),
         ("{{with .}}{{end}}", "template: :1: \"with\" is not supported"),
         ("{{$x := .}}", "template: :1: variables are not supported"),
         ("{{range .}}", "template: :1: unexpected EOF"),
         ("{{end}}", "template: :1: unexpected {{end}} or {{else}}"),
         ("{{len}}", "template: :1: wrong number of args for len: got 0"),
-        ("{{index . 5}}", "template: :1: executing \"\" at <index>: error calling index: index out of range: 5"),
+        (
+            "{{index . 5}}",
+            "template: :1: executing \"\" at <index>: error calling index: index out of range: 5",
+        ),
         ("{{}}", "template: :1: missing value for command"),
         ("{{\"x}}", "template: :1: unclosed action"),
         ("{{(.}}", "template: :1: unclosed left paren"),

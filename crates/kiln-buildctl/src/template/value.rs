@@ -98,7 +98,11 @@ impl From<Option<Timestamp>> for Value {
 impl<T: Into<Value>> From<Vec<T>> for Value {
     fn from(list: Vec<T>) -> Self {
         // An empty list comes over the wire as none.
-        if list.is_empty() { Self::Nil(Nil::List) } else { Self::List(list.into_iter().map(Into::into).collect()) }
+        if list.is_empty() {
+            Self::Nil(Nil::List)
+        } else {
+            Self::List(list.into_iter().map(Into::into).collect())
+        }
     }
 }
 

@@ -8,11 +8,11 @@ use kiln_client::{Client, DockerConfig};
 
 use super::container_options::Options;
 use super::{Removal, Status, files_tar};
+use crate::Error;
 use crate::docker::Docker;
 use crate::engine::{ContainerSpec, Demux, Engine};
 use crate::instance::Node;
 use crate::steps::{Steps, Vertex};
-use crate::Error;
 
 /// What runs when no image is named.
 const DEFAULT_IMAGE: &str = "moby/buildkit:buildx-stable-1";
@@ -53,7 +53,9 @@ impl Container {
 
     /// Makes or starts the container and waits for its daemon.
     pub(super) async fn boot(&self, steps: &Steps) -> Result<(), Error> {
-        steps.vertex("[internal] booting buildkit", |vertex| async move { self.bring_up(&vertex).await }).await
+        steps
+            .vertex("[internal] booting buildkit", |vertex| async move { self.bring_up(&vertex).await })
+            .await
     }
 
     async fn bring_up(&self, vertex: &Vertex) -> Result<(), Error> {
@@ -81,7 +83,8 @@ impl Container {
         if let Ok(info) = self.engine.info().await {
             if info.cgroup_driver == "cgroupfs" {
                 // One group for the work of all builders, so that it can be limited.
-                host["CgroupParent"] = self.options.cgroup_parent.as_deref().unwrap_or("/docker/buildx").into();
+                host["CgroupParent"] =
+                    self.options.cgroup_parent.as_deref().unwrap_or("/docker/buildx").into();
             }
             let remaps = info.security_options.unwrap_or_default();
             if remaps.iter().any(|o| o.split(',').any(|p| p == "name=userns")) {
@@ -109,19 +112,20 @@ impl Container {
         let mut attempt = 1;
         loop {
             let ran = self.engine.run(&self.name, &["buildctl", "debug", "workers"]).await;
-            let error = match ran {
+            let is_last = attempt > ATTEMPTS;
+            match ran {
                 Ok(ran) if ran.exit_code == 0 => return Ok(()),
-                Ok(ran) if attempt > ATTEMPTS => {
+                Ok(ran) if is_last => {
                     self.show_logs(vertex).await;
                     vertex.log(1, &ran.stdout).await;
                     vertex.log(2, &ran.stderr).await;
-                    Error::Invalid(format!("exit code {}", ran.exit_code))
+                    return Err(Error::Invalid(format!("exit code {}", ran.exit_code)));
                 }
-                Ok(_) => Error::invalid(""),
-                Err(e) => e,
-            };
-            if attempt > ATTEMPTS {
-                return Err(error);
+                Err(e) if is_last => {
+                    self.show_logs(vertex).await;
+                    return Err(e);
+                }
+                Ok(_) | Err(_) => {}
             }
             tokio::time::sleep(PAUSE * attempt).await;
             attempt += 1;
@@ -216,6 +220,9 @@ mod tests {
     fn the_configuration_comes_before_the_users_flags() {
         let files = [(CONFIG_FILE.to_owned(), Vec::new())].into();
         let node = Node { files: Some(files), flags: Some(vec!["--debug".into()]), ..Node::default() };
-        assert_eq!(container(node).unwrap().command(), ["--config", "/etc/buildkit/buildkitd.toml", "--debug"]);
+        assert_eq!(
+            container(node).unwrap().command(),
+            ["--config", "/etc/buildkit/buildkitd.toml", "--debug"]
+        );
     }
 }

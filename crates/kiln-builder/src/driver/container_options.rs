@@ -68,7 +68,9 @@ impl Options {
                 // Nothing is verified or attested here yet, so there is nothing to turn off.
                 "provenance-add-gha" | "allow-untrusted-image" => drop(boolean(name, value)?),
                 "env." => {
-                    return Err(Error::Invalid(format!("invalid env option {name:?}, expecting env.FOO=bar")));
+                    return Err(Error::Invalid(format!(
+                        "invalid env option {name:?}, expecting env.FOO=bar"
+                    )));
                 }
                 _ => match name.strip_prefix("env.") {
                     Some(variable) => o.env.push(format!("{variable}={value}")),

@@ -6,7 +6,6 @@ mod files_tar;
 mod remote;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -100,8 +99,8 @@ impl fmt::Display for Status {
 pub struct OwnDaemon {
     /// Where it listens.
     pub address: Address,
-    /// Finds or starts it; also gives its log.
-    pub start: Arc<dyn Fn() -> BoxFuture<'static, Result<(Client, PathBuf), Error>> + Send + Sync>,
+    /// Finds or starts it.
+    pub start: Arc<dyn Fn() -> BoxFuture<'static, Result<Client, Error>> + Send + Sync>,
 }
 
 impl fmt::Debug for OwnDaemon {
@@ -179,7 +178,7 @@ impl Driver {
     /// It cannot be reached.
     pub async fn client(&self) -> Result<Client, Error> {
         match self {
-            Self::Kiln(own) => Ok((own.start)().await?.0),
+            Self::Kiln(own) => (own.start)().await,
             Self::Remote(remote) => remote.client().await,
             Self::Container(container) => container.client().await,
             Self::Docker(engine) => {

@@ -31,7 +31,8 @@ impl Remote {
         if !node.flags().is_empty() {
             return Err(Error::invalid("setting buildkit flags is not supported for remote driver"));
         }
-        let address: Address = node.endpoint.parse().map_err(|e: kiln_client::AddressError| Error::Invalid(e.to_string()))?;
+        let address: Address =
+            node.endpoint.parse().map_err(|e: kiln_client::AddressError| Error::Invalid(e.to_string()))?;
         let (mut default_load, mut files, mut server_name) = (false, Files::default(), None);
         for (name, value) in node.options() {
             match name {

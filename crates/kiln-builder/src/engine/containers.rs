@@ -109,7 +109,8 @@ impl Engine {
     /// Unpacks an archive in a container.
     pub(crate) async fn copy_to(&self, name: &str, dir: &str, archive: Vec<u8>) -> Result<(), Error> {
         let path = format!("/containers/{}/archive?path={}", escape(name), escape(dir));
-        let request = Request::builder().method(Method::PUT).uri(path).header(CONTENT_TYPE, "application/x-tar");
+        let request =
+            Request::builder().method(Method::PUT).uri(path).header(CONTENT_TYPE, "application/x-tar");
         self.request(request, whole(Bytes::from(archive))).await.map(drop)
     }
 
@@ -123,7 +124,11 @@ impl Engine {
     }
 
     /// Starts a command in a container; the stream carries its three streams.
-    pub(crate) async fn exec(&self, name: &str, command: &[&str]) -> Result<(String, TokioIo<Upgraded>), Error> {
+    pub(crate) async fn exec(
+        &self,
+        name: &str,
+        command: &[&str],
+    ) -> Result<(String, TokioIo<Upgraded>), Error> {
         let body = json!({"Cmd": command, "AttachStdin": true, "AttachStdout": true, "AttachStderr": true});
         let path = format!("/containers/{}/exec", escape(name));
         let exec: Created = self.json(Method::POST, &path, Some(body)).await?;

@@ -66,7 +66,11 @@ impl<S: AsyncRead + Unpin> Demux<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Demux<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
             if this.left == 0 {

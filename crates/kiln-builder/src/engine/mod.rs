@@ -15,6 +15,7 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpStream, UnixStream};
@@ -147,9 +148,9 @@ impl Engine {
                 exchange(stream, request).await
             }
             Socket::Tcp(address) => {
-                let stream = TcpStream::connect(address).await.map_err(|e| {
-                    self.unreachable(format!("dial tcp {address}: connect: {}", plain(&e)))
-                })?;
+                let stream = TcpStream::connect(address)
+                    .await
+                    .map_err(|e| self.unreachable(format!("dial tcp {address}: connect: {}", plain(&e))))?;
                 exchange(stream, request).await
             }
         };
@@ -181,7 +182,10 @@ impl Engine {
         let body = body.map_or_else(Bytes::new, |v| Bytes::from(v.to_string()));
         let answer = self.request(request, whole(body)).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(self.unreachable(format!("{path}: unable to upgrade to {protocol}, received {}", answer.status())));
+            return Err(self.unreachable(format!(
+                "{path}: unable to upgrade to {protocol}, received {}",
+                answer.status()
+            )));
         }
         hyper::upgrade::on(answer).await.map(TokioIo::new).map_err(|e| self.unreachable(e))
     }
@@ -207,7 +211,10 @@ where
     sender.send_request(request).await
 }
 
+/// What stays as it is in a part of a path or query (RFC 3986, unreserved).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
 /// A word as part of a path or query.
 pub(crate) fn escape(text: &str) -> String {
-    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    percent_encoding::utf8_percent_encode(text, RESERVED).to_string()
 }

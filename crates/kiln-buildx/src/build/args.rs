@@ -1,10 +1,12 @@
 //! Flags of `build` as kiln's.
 
 use kiln_cli::build::args::{BuildArgs, OldArgs};
+use kiln_cli::build::context::is_remote;
 use kiln_cli::build::plan::Plan;
 use kiln_cli::printer;
 
-use crate::context::Context;
+use crate::context::{Context, set};
+use crate::error::Error;
 use crate::flags::Parsed;
 
 /// The flags. What is asked of the Dockerfile (`--call`) is not among them.
@@ -13,8 +15,15 @@ pub(super) fn build_args(flags: &Parsed) -> BuildArgs {
         let list = flags.list(name);
         list.iter().flat_map(|v| v.split(',')).filter(|v| !v.is_empty()).map(str::to_owned).collect()
     };
+    let context = flags.words.first().cloned().unwrap_or_default();
+    let mut ssh = flags.list("ssh");
+    // A repository behind ssh is fetched with the user's agent.
+    let is_ssh = context.starts_with("ssh://") || (context.contains('@') && !context.contains("://"));
+    if ssh.is_empty() && is_ssh && is_remote(&context) && set("SSH_AUTH_SOCK").is_some() {
+        ssh.push("default".into());
+    }
     BuildArgs {
-        context: flags.words.first().cloned().unwrap_or_default(),
+        context,
         file: flags.word("file"),
         target: flags.word("target"),
         build_arg: flags.list("build-arg"),
@@ -22,7 +31,7 @@ pub(super) fn build_args(flags: &Parsed) -> BuildArgs {
         label: flags.list("label"),
         build_context: flags.list("build-context"),
         secret: flags.list("secret"),
-        ssh: flags.list("ssh"),
+        ssh,
         pull: flags.switch("pull"),
         tag: flags.list("tag"),
         output: flags.list("output"),
@@ -62,6 +71,21 @@ pub(super) fn build_args(flags: &Parsed) -> BuildArgs {
     }
 }
 
+/// Refuses what cannot be, in the words of the real one.
+pub(super) fn check(args: &BuildArgs) -> Result<(), Error> {
+    let is_nameless = |p: &&String| p.is_empty() || p.starts_with('=');
+    if let Some(pair) = args.build_arg.iter().chain(&args.label).find(is_nameless) {
+        return Err(Error::Text(format!("invalid key-value pair {pair:?}: empty key")));
+    }
+    let is_empty = |arg: &String| arg.strip_prefix("BUILDKIT_SYNTAX=").is_some_and(|v| v.trim().is_empty());
+    if args.build_arg.iter().any(is_empty) {
+        return Err(Error::text(
+            "failed to build: empty BUILDKIT_SYNTAX build-arg is invalid, use --build-arg BUILDKIT_SYNTAX without '=' for optional behavior",
+        ));
+    }
+    Ok(())
+}
+
 /// Flags of old builders are said to mean nothing.
 pub(super) fn warn_without_effect(flags: &Parsed) {
     let texts = [
@@ -83,9 +107,10 @@ pub(super) fn warn_without_effect(flags: &Parsed) {
 /// Proxies of Docker's configuration reach the steps, unless the user names others.
 pub(super) fn add_proxies(context: &Context, plan: &mut Plan) {
     for (name, value) in context.world.docker.proxy_args() {
-        let is_named = plan.attrs.keys().any(|k| {
-            k.strip_prefix("build-arg:").is_some_and(|k| k.eq_ignore_ascii_case(name))
-        });
+        let is_named = plan
+            .attrs
+            .keys()
+            .any(|k| k.strip_prefix("build-arg:").is_some_and(|k| k.eq_ignore_ascii_case(name)));
         if !is_named {
             plan.attrs.insert(format!("build-arg:{name}"), value);
         }

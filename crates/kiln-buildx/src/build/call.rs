@@ -152,7 +152,8 @@ impl Lint {
     /// The text with the user's name of the Dockerfile above the excerpts.
     fn renamed(&self, text: &str, args: &BuildArgs) -> String {
         let Some(name) = named_by_user(args) else { return text.to_owned() };
-        let sources: Vec<String> = self.sources.iter().flatten().map(|s| format!("{}:", s.filename)).collect();
+        let sources: Vec<String> =
+            self.sources.iter().flatten().map(|s| format!("{}:", s.filename)).collect();
         let line = |line: &str| {
             let place = sources.iter().find_map(|s| line.strip_prefix(s.as_str()));
             let is_place = |p: &&str| p.chars().all(|c| c.is_ascii_digit() || c == '-' || c == '\n');
@@ -169,8 +170,13 @@ impl Lint {
             let data = mask_credentials(&String::from_utf8_lossy(&data)).into_owned().into_bytes();
             let filename = named_by_user(args).unwrap_or_else(|| source.filename.clone());
             let file = SourceFile { filename, data, language: String::new() };
-            let ranges: Vec<LineRange> =
-                error.location.ranges.iter().flatten().map(|r| LineRange { start: r.start.line, end: r.end.line }).collect();
+            let ranges: Vec<LineRange> = error
+                .location
+                .ranges
+                .iter()
+                .flatten()
+                .map(|r| LineRange { start: r.start.line, end: r.end.line })
+                .collect();
             // Writing to memory does not fail.
             let _ = print_source_excerpt(&file, &ranges, &mut out);
         }

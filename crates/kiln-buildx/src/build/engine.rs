@@ -68,7 +68,7 @@ pub(super) async fn push(driver: &Driver, names: &[String], steps: &Steps) -> Re
     for name in names {
         let logins = request::credentials()?;
         let push = |_| async move { Engine::push(engine, name, &logins).await };
-        steps.vertex(&format!("pushing {name} with docker"), push).await?;
+        steps.vertex(&format!("pushing {name} with docker"), push).await.map_err(Error::BuildOn)?;
     }
     Ok(())
 }

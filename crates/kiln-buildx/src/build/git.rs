@@ -78,6 +78,60 @@ impl Git<'_> {
         let followed = branch.and_then(|b| Some(b.split_once('/')?.0.to_owned()));
         let names = followed.iter().map(String::as_str).chain(["origin", "upstream"]);
         let url = names.into_iter().find_map(|name| self.run(&["remote", "get-url", name]))?;
-        Some(mask_credentials(&url).into_owned())
+        Some(without_credentials(&url))
+    }
+}
+
+/// An http address without user and password; what else may look like one is masked.
+fn without_credentials(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        Some((_, host)) if matches!(scheme, "http" | "https") => format!("{scheme}://{host}{path}"),
+        _ => mask_credentials(url).into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_cli::build::plan::Unsaid;
+
+    fn plan(context: &Path) -> Plan {
+        let args = BuildArgs {
+            context: context.display().to_string(),
+            network: "default".into(),
+            ..BuildArgs::default()
+        };
+        let mut plan = Plan::new(&args, &|_| None, &Unsaid::Nothing, || Ok(Vec::new())).unwrap();
+        add(&args, &mut plan).unwrap();
+        plan
+    }
+
+    #[test]
+    fn commits_remotes_and_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let git = |args: &[&str]| {
+            let user = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"];
+            let run = Command::new("git").arg("-C").arg(dir.path()).args(user).args(args).output();
+            run.is_ok_and(|o| o.status.success())
+        };
+        if !git(&["init", "-q"]) {
+            eprintln!("SKIPPED: there is no git");
+            return;
+        }
+        let context = dir.path().join("sub");
+        std::fs::create_dir(&context).unwrap();
+        std::fs::write(context.join("Dockerfile"), "FROM scratch").unwrap();
+        assert!(!plan(&context).attrs.contains_key("vcs:revision"), "there is no commit yet");
+        assert!(git(&["add", "."]) && git(&["commit", "-qm", "x"]));
+        assert!(git(&["remote", "add", "origin", "https://user:canary@h.example/r.git"]));
+        let attrs = plan(&context).attrs;
+        assert_eq!(attrs["vcs:revision"].len(), 40);
+        assert_eq!(attrs["vcs:source"], "https://h.example/r.git");
+        assert_eq!(
+            (attrs["vcs:localdir:context"].as_str(), attrs["vcs:localdir:dockerfile"].as_str()),
+            ("sub", "sub")
+        );
     }
 }

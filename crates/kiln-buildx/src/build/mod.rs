@@ -47,6 +47,7 @@ struct Job {
 /// Builds, shows it, and leaves the results where they were asked for.
 pub(crate) async fn run(context: &Context, flags: &Parsed) -> Result<(), Error> {
     let mut args = args::build_args(flags);
+    args::check(&args)?;
     let call = Call::parse(flags)?;
     let mode = display_mode(&mut args)?;
     args::warn_without_effect(flags);
@@ -57,12 +58,14 @@ pub(crate) async fn run(context: &Context, flags: &Parsed) -> Result<(), Error> 
     complaints.iter().for_each(|c| printer::people(&format!("WARNING: {c}\n")));
     let finish = job.finish();
     let notes = job.plan.warnings.clone();
+    let is_kiln = matches!(job.driver, Driver::Kiln(_));
     let (done, warnings) = run::shown(mode, options, &[], |updates| job.work(context, into, updates)).await?;
+    // What kiln keeps or not is worth a word only when there is something to keep.
+    if mode != Mode::RawJson && (done.is_ok() || !is_kiln) {
+        notes.iter().for_each(|note| printer::people(&format!("WARNING: {note}\n")));
+    }
     if matches!(mode, Mode::Tty | Mode::Plain | Mode::Auto) {
         printer::people(&warnings_text(&warnings, context.debug));
-    }
-    if mode != Mode::RawJson && done.is_ok() {
-        notes.iter().for_each(|note| printer::people(&format!("WARNING: {note}\n")));
     }
     finish.leave(&done?, &warnings)
 }
@@ -88,12 +91,7 @@ fn display_mode(args: &mut BuildArgs) -> Result<Mode, Error> {
     Ok(progress::mode(&args.progress, args.quiet, &var)?)
 }
 
-async fn prepare(
-    context: &Context,
-    args: BuildArgs,
-    call: Option<Call>,
-    mode: Mode,
-) -> Result<Job, Error> {
+async fn prepare(context: &Context, args: BuildArgs, call: Option<Call>, mode: Mode) -> Result<Job, Error> {
     if args.no_cache && !args.no_cache_filter.is_empty() {
         return Err(Error::text(
             "failed to build: --no-cache and --no-cache-filter cannot currently be used together",
@@ -217,7 +215,7 @@ impl Job {
     ) -> Result<SolveResponse, Error> {
         self.remember(context)?;
         let steps = Steps::new(updates.clone());
-        let client = self.driver.boot(&steps).await?;
+        let client = self.driver.boot(&steps).await.map_err(Error::BuildOn)?;
         let load = into.as_ref().map(Engine::load);
         let writer = load.as_ref().map(|l| l.writer.clone());
         let stdin = StdinInputs { head: self.head, dockerfile: self.dockerfile.as_ref() };
@@ -284,5 +282,6 @@ impl Finish {
 
 /// The warnings of a build below its progress.
 fn warnings_text(warnings: &[Warning], debug: bool) -> String {
-    progress::warnings_text(warnings, debug).replace("(use --debug to expand)", "(use docker --debug to expand)")
+    progress::warnings_text(warnings, debug)
+        .replace("(use --debug to expand)", "(use docker --debug to expand)")
 }

@@ -12,7 +12,8 @@ use crate::flags::Parsed;
 
 pub(crate) async fn run(context: &Context, flags: &Parsed) -> Result<(), Error> {
     if let Some(text) = flags.word("platform") {
-        kiln_oci::Platform::parse(&text).map_err(|e| Error::Text(format!("invalid platform {text:?}: {e}")))?;
+        kiln_oci::Platform::parse(&text)
+            .map_err(|e| Error::Text(format!("invalid platform {text:?}: {e}")))?;
     }
     let (builder, nodes) = usable_nodes(context).await?;
     let store = context.world.store()?;

@@ -3,7 +3,7 @@
 use kiln_builder::{Facts, LoadedNode, Steps};
 use kiln_cli::build::run;
 use kiln_cli::tabs::Tabs;
-use kiln_client::GcPolicy;
+use kiln_client::{Device, GcPolicy};
 use kiln_progress::Mode;
 
 use super::{platform_names, say};
@@ -80,6 +80,10 @@ fn facts_text(node: &LoadedNode, facts: &Facts) -> String {
     for (key, value) in &facts.labels {
         out.push_str(&format!("\t{key}:\t{value}\n"));
     }
+    if !facts.devices.is_empty() {
+        out.push_str("Devices:\n");
+    }
+    facts.devices.iter().for_each(|d| out.push_str(&device_text(d)));
     for (i, rule) in facts.gc.iter().enumerate() {
         out.push_str(&format!("GC Policy rule#{i}:\n{}", rule_text(rule)));
     }
@@ -89,6 +93,19 @@ fn facts_text(node: &LoadedNode, facts: &Facts) -> String {
             out.push_str(&format!("\t> {text}\n"));
         }
     }
+    out
+}
+
+fn device_text(d: &Device) -> String {
+    let (key, value) = match d.on_demand {
+        true => ("On-Demand", true),
+        false => ("Automatically allowed", d.auto_allow),
+    };
+    let mut out = format!("\tName:\t{}\n\t{key}:\t{value}\n", d.name);
+    if !d.annotations.is_empty() {
+        out.push_str("\tAnnotations:\n");
+    }
+    d.annotations.iter().for_each(|(key, value)| out.push_str(&format!("\t\t{key}:\t{value}\n")));
     out
 }
 
@@ -141,6 +158,18 @@ fn go_duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices() {
+        let device = Device {
+            name: "v/d=x".into(),
+            auto_allow: true,
+            annotations: [("a".to_owned(), "b".to_owned())].into(),
+            on_demand: false,
+        };
+        let text = "\tName:\tv/d=x\n\tAutomatically allowed:\ttrue\n\tAnnotations:\n\t\ta:\tb\n";
+        assert_eq!(device_text(&device), text);
+    }
 
     #[test]
     fn sizes_and_durations() {

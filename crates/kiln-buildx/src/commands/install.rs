@@ -35,7 +35,8 @@ fn write(path: &std::path::Path, map: Map<String, Value>) -> Result<(), Error> {
     let mut text = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
-    serde::Serialize::serialize(&Value::Object(map), &mut serializer).map_err(|e| Error::text(e.to_string()))?;
+    serde::Serialize::serialize(&Value::Object(map), &mut serializer)
+        .map_err(|e| Error::text(e.to_string()))?;
     Ok(metadata::write(path, &text, "writing")?)
 }
 

@@ -165,7 +165,11 @@ fn node_json(node: &LoadedNode) -> Value {
     put("DriverOpts", json!(n.driver_opts));
     put("Files", serde_json::to_value(n).map(|v| v["Files"].clone()).unwrap_or_default());
     let facts = node.known();
-    let status = if node.error().is_some() { "error".into() } else { facts.map(|f| f.status.to_string()) .unwrap_or_default() };
+    let status = if node.error().is_some() {
+        "error".into()
+    } else {
+        facts.map(|f| f.status.to_string()).unwrap_or_default()
+    };
     put("Status", status.into());
     put("Version", facts.map(|f| f.version.clone()).unwrap_or_default().into());
     put("Err", node.error().map(ToString::to_string).unwrap_or_default().into());

@@ -29,7 +29,7 @@ use crate::plugin::VERSION;
 /// Runs a command.
 pub(crate) fn run(name: &str, context: &Context, flags: &Parsed) -> Result<(), Error> {
     match name {
-        "version" => say(&format!("github.com/docker/buildx {VERSION} kiln-{}\n", env!("CARGO_PKG_VERSION"))),
+        "version" => say(&format!("github.com/docker/buildx {VERSION}\n")),
         "install" => install::install(context),
         "uninstall" => install::uninstall(context),
         "use" => use_builder::run(context, flags),

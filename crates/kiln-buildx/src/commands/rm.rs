@@ -9,8 +9,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::flags::Parsed;
 
-const INACTIVE: &str =
-    "WARNING! This will remove all builders that are not in running state. Are you sure you want to continue?";
+const INACTIVE: &str = "WARNING! This will remove all builders that are not in running state. Are you sure you want to continue?";
 
 pub(crate) async fn run(context: &Context, flags: &Parsed) -> Result<(), Error> {
     let what = Removal { daemon: !flags.switch("keep-daemon"), state: !flags.switch("keep-state") };

@@ -44,7 +44,9 @@ impl Filters {
         let keep_duration = match age.as_slice() {
             [] => Duration::ZERO,
             [one] => duration(one).ok_or_else(|| {
-                Error::Text(format!("{name:?} filter expects a duration (e.g., '24h'): time: invalid duration {one:?}"))
+                Error::Text(format!(
+                    "{name:?} filter expects a duration (e.g., '24h'): time: invalid duration {one:?}"
+                ))
             })?,
             _ => return Err(Error::Text(format!("{name:?} filter expects only one value"))),
         };
@@ -143,9 +145,17 @@ pub(super) fn summary(records: &[UsageRecord]) -> String {
     let (shared, total) = (sum(&|r| r.shared), sum(&|_| true));
     let mut out = String::new();
     if shared > 0 {
-        out.push_str(&format!("Shared:\t{}\nPrivate:\t{}\n", human::size(shared), human::size(total - shared)));
+        out.push_str(&format!(
+            "Shared:\t{}\nPrivate:\t{}\n",
+            human::size(shared),
+            human::size(total - shared)
+        ));
     }
-    out.push_str(&format!("Reclaimable:\t{}\nTotal:\t{}\n", human::size(sum(&|r| !r.in_use)), human::size(total)));
+    out.push_str(&format!(
+        "Reclaimable:\t{}\nTotal:\t{}\n",
+        human::size(sum(&|r| !r.in_use)),
+        human::size(total)
+    ));
     Tabs::USAGE.format(&out)
 }
 
@@ -204,7 +214,13 @@ mod tests {
 
     #[test]
     fn records_look_alike() {
-        let r = UsageRecord { id: "abc".into(), mutable: true, size: 1500, in_use: true, ..UsageRecord::default() };
+        let r = UsageRecord {
+            id: "abc".into(),
+            mutable: true,
+            size: 1500,
+            in_use: true,
+            ..UsageRecord::default()
+        };
         let now = Timestamp::UNIX_EPOCH;
         assert_eq!(removed(&r, now), format!("{:<40}\tfalse\t1.5kB     \t\n", "abc*"));
         assert_eq!(row(&r, true, now).fields["ID"], "abc*");

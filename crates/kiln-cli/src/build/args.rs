@@ -91,7 +91,7 @@ pub struct BuildArgs {
     /// Network of the steps: default, none or host
     #[arg(long, value_name = "MODE", default_value = "default", help_heading = STEPS)]
     pub network: String,
-    /// Allow what the Dockerfile asks for: network.host or security.insecure
+    /// Allow what the Dockerfile asks for: network.host, security.insecure, device or device=NAME[,alias=NAME]
     #[arg(long, value_name = "NAME", help_heading = STEPS)]
     pub allow: Vec<String>,
     /// Size of /dev/shm, such as 128m

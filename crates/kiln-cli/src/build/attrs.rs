@@ -2,6 +2,7 @@
 
 use super::args::BuildArgs;
 use super::context::is_remote;
+use super::layout::{self, Layout};
 use super::limits;
 use super::plan::LocalDir;
 use crate::error::CliError;
@@ -108,14 +109,17 @@ fn network(args: &BuildArgs, attrs: &mut Attrs) -> Result<(), CliError> {
 
 /// `--allow`, and what `--network host` needs.
 pub(crate) fn entitlements(args: &BuildArgs) -> Result<Vec<String>, CliError> {
-    const KNOWN: [&str; 2] = ["network.host", "security.insecure"];
+    const KNOWN: [&str; 3] = ["network.host", "security.insecure", "device"];
     let mut list = Vec::new();
-    for name in args.allow.iter().flat_map(|a| a.split(',')) {
-        if name == "device" || name.starts_with("device=") {
-            return Err(CliError::NotBuilt {
-                flag: "--allow device".into(),
-                why: "kiln gives no devices to steps",
-            });
+    // A device may be followed by options, which have commas of their own.
+    let (devices, names): (Vec<_>, Vec<_>) = args.allow.iter().partition(|a| a.starts_with("device="));
+    list.extend(devices.into_iter().cloned());
+    for name in names.into_iter().flat_map(|a| a.split(',')) {
+        if let Some(value) = name.strip_prefix(super::export::DELETE) {
+            if !value.is_empty() {
+                return Err(CliError::Usage(format!("{} does not accept a value", super::export::DELETE)));
+            }
+            continue;
         }
         if !KNOWN.contains(&name) {
             let why = unknown("entitlement", name, &KNOWN);
@@ -131,9 +135,12 @@ pub(crate) fn entitlements(args: &BuildArgs) -> Result<Vec<String>, CliError> {
     Ok(list)
 }
 
-/// `--build-context`: options, and the directories to be served.
-pub(crate) fn named_contexts(args: &BuildArgs, attrs: &mut Attrs) -> Result<Vec<LocalDir>, CliError> {
-    let mut dirs: Vec<LocalDir> = Vec::new();
+/// `--build-context`: options, and what of this machine is to be served.
+pub(crate) fn named_contexts(
+    args: &BuildArgs,
+    attrs: &mut Attrs,
+) -> Result<(Vec<LocalDir>, Vec<Layout>), CliError> {
+    let (mut dirs, mut layouts): (Vec<LocalDir>, Vec<Layout>) = (Vec::new(), Vec::new());
     for entry in args.build_context.iter().filter(|e| !e.is_empty()) {
         let wrong = |why: String| CliError::Value { flag: "--build-context", value: entry.clone(), why };
         let (name, value) = entry.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE".into()))?;
@@ -141,8 +148,11 @@ pub(crate) fn named_contexts(args: &BuildArgs, attrs: &mut Attrs) -> Result<Vec<
         let familiar = reference.familiar();
         let name = familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned();
         if value.starts_with("oci-layout://") {
-            let flag = "--build-context with oci-layout://".into();
-            return Err(CliError::NotBuilt { flag, why: "kiln cannot read OCI layouts of the client" });
+            let (path, digest) = layout::resolve(value).map_err(wrong)?;
+            let id = format!("layout-{}", layouts.len());
+            attrs.insert(format!("context:{name}"), format!("oci-layout://{id}@{digest}"));
+            layouts.push(Layout { id, path });
+            continue;
         }
         if is_remote(value) || value.starts_with("docker-image://") {
             attrs.insert(format!("context:{name}"), value.to_owned());
@@ -160,5 +170,5 @@ pub(crate) fn named_contexts(args: &BuildArgs, attrs: &mut Attrs) -> Result<Vec<
     if !args.build_context.is_empty() {
         attrs.insert("frontend.caps".into(), "moby.buildkit.frontend.contexts+forward".into());
     }
-    Ok(dirs)
+    Ok((dirs, layouts))
 }

@@ -18,6 +18,13 @@ pub struct Export {
     pub dest: Dest,
 }
 
+impl Export {
+    /// What is not in the result is removed from the directory.
+    pub fn deletes(&self) -> bool {
+        self.attrs.get("mode").is_some_and(|m| m == "delete")
+    }
+}
+
 /// Exporters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExportKind {
@@ -86,7 +93,7 @@ const IMAGE_KEYS: [&str; 16] = [
     "tar",
 ];
 
-const FILE_KEYS: [&str; 2] = ["source-date-epoch", "platform-split"];
+const FILE_KEYS: [&str; 3] = ["source-date-epoch", "platform-split", "mode"];
 
 const BOOLEANS: [&str; 11] = [
     "oci-mediatypes",
@@ -129,6 +136,44 @@ pub fn parse(args: &BuildArgs) -> Result<Option<Vec<Export>>, CliError> {
     let is_said = !args.output.is_empty() || args.push || args.load;
     add_names(args, &mut exports)?;
     Ok(is_said.then_some(exports))
+}
+
+/// Allows to empty a directory that is not below the current one.
+pub const DELETE: &str = "buildx.local.delete";
+
+/// Refuses to remove files outside of the current directory, unless the user allowed it.
+pub(super) fn check_delete(args: &BuildArgs, exports: &[Export]) -> Result<(), CliError> {
+    if args.allow.iter().any(|a| a == DELETE) {
+        return Ok(());
+    }
+    for export in exports.iter().filter(|e| e.deletes()) {
+        let Dest::Directory(path) = &export.dest else { continue };
+        let here = std::env::current_dir().map_err(CliError::stream("finding the current directory"))?;
+        let (here, there) = (resolved(&here), resolved(&here.join(path)));
+        if here == there || !there.starts_with(&here) {
+            return Err(CliError::Usage(format!(
+                "local output mode=delete for destination {:?} requires --allow={DELETE}",
+                path.display().to_string()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A path whose existing part has no links.
+fn resolved(path: &std::path::Path) -> PathBuf {
+    let found = path.ancestors().find_map(|a| Some((a, std::fs::canonicalize(a).ok()?)));
+    let Some((above, real)) = found else { return path.to_owned() };
+    let rest = path.strip_prefix(above).unwrap_or(std::path::Path::new(""));
+    // What does not exist cannot be a link, but it can lead up again.
+    rest.components().fold(real, |mut at, part| {
+        match part {
+            std::path::Component::ParentDir => drop(at.pop()),
+            std::path::Component::Normal(name) => at.push(name),
+            _ => {}
+        }
+        at
+    })
 }
 
 /// The result when nothing was said and an image is wanted: kept by the daemon.
@@ -213,6 +258,9 @@ fn check(key: &str, value: &str) -> Result<(), String> {
             && parse_bool(value).is_none() =>
         {
             Err(format!("{key} is true or false, not '{value}'"))
+        }
+        "mode" if !["copy", "delete"].contains(&value) => {
+            Err(format!("mode is copy or delete, not '{value}'"))
         }
         "compression" if !COMPRESSIONS.contains(&value) => Err(unknown("compression", value, &COMPRESSIONS)),
         "compression-level" if value.parse::<u8>().is_err() => {

@@ -149,10 +149,7 @@ fn host(entry: &str) -> Result<Vec<String>, CliError> {
         .filter(|(name, ip)| !name.is_empty() && !ip.is_empty())
         .ok_or_else(|| wrong(flag, entry, "expected HOST:IP"))?;
     if addresses == "host-gateway" {
-        return Err(CliError::NotBuilt {
-            flag: "--add-host with host-gateway".into(),
-            why: "name the address itself",
-        });
+        return Err(wrong(flag, entry, "host-gateway is not supported; name the address itself"));
     }
     addresses
         .split(',')

@@ -25,8 +25,13 @@ pub fn to_json(response: &Response) -> Map<String, Value> {
         let is_list = value.as_array().is_some_and(|l| !l.is_empty() && l.iter().all(Value::is_object));
         (is_object(&value) || is_list).then_some(value)
     };
+    // What a frontend answers is JSON as it is.
+    let value = |key: &str, text: &str| match key {
+        "result.json" => serde_json::from_str(text).ok(),
+        _ => decode(text),
+    };
     let entries =
-        response.iter().map(|(k, v)| (k.clone(), decode(v).unwrap_or_else(|| Value::String(v.clone()))));
+        response.iter().map(|(k, v)| (k.clone(), value(k, v).unwrap_or_else(|| Value::String(v.clone()))));
     entries.collect()
 }
 

@@ -4,6 +4,7 @@ pub mod args;
 pub mod attrs;
 pub mod context;
 pub mod export;
+pub mod layout;
 mod limits;
 pub mod metadata;
 pub mod plan;

@@ -4,6 +4,7 @@ use super::args::BuildArgs;
 use super::attrs::{self, Vars};
 use super::context::{self, Context, DockerfileSource, Inputs};
 use super::export::{self, Dest, Export};
+use super::layout::Layout;
 use super::refuse;
 use super::secret::{self, Secret};
 use super::ssh::{self, Ssh};
@@ -29,6 +30,8 @@ pub struct Plan {
     pub attrs: BTreeMap<String, String>,
     /// Directories that are served.
     pub locals: Vec<LocalDir>,
+    /// Image layouts that are served.
+    pub layouts: Vec<Layout>,
     /// What stdin is, if it is anything.
     pub stdin: Stdin,
     /// Where results go.
@@ -91,11 +94,12 @@ impl Plan {
         let ssh = args.ssh.iter().map(|s| ssh::parse(s, agent.as_deref())).collect::<Result<Vec<_>, _>>()?;
         let entitlements = attrs::entitlements(args)?;
         let exports = exports(args, unsaid, &mut warnings)?;
+        export::check_delete(args, &exports)?;
         let inputs = context::resolve(args, head)?;
-        let mut locals = attrs::named_contexts(args, &mut attrs)?;
+        let (mut locals, layouts) = attrs::named_contexts(args, &mut attrs)?;
         let stdin = add_inputs(inputs, &mut attrs, &mut locals);
         let frontend = if attrs.contains_key("source") { "gateway.v0" } else { "dockerfile.v0" };
-        Ok(Self { frontend, attrs, locals, stdin, exports, secrets, ssh, entitlements, warnings })
+        Ok(Self { frontend, attrs, locals, layouts, stdin, exports, secrets, ssh, entitlements, warnings })
     }
 
     /// Refuses an archive for a terminal.

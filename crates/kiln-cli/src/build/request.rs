@@ -6,9 +6,7 @@ use super::secret::{Secret, SecretSource};
 use super::ssh::Ssh;
 use crate::error::CliError;
 use crate::stdin::StdinDockerfile;
-use kiln_client::{
-    BuildRequest, DockerConfig, Output, OutputWriter, SecretOrigin, SshSource, Upload, Work,
-};
+use kiln_client::{BuildRequest, DockerConfig, Output, OutputWriter, SecretOrigin, SshSource, Upload, Work};
 use kiln_digest::Digest;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -55,6 +53,7 @@ pub fn request(
     Ok(BuildRequest {
         exports: plan.exports.into_iter().map(|e| export(e, load.as_ref())).collect::<Result<_, _>>()?,
         local_dirs: dirs.into_iter().map(local_dirs).collect(),
+        layouts: plan.layouts.into_iter().map(|l| (l.id, l.path)).collect(),
         shared_key,
         secrets: plan.secrets.into_iter().map(|s| secret_source(s, &env)).collect::<Result<_, _>>()?,
         ssh: plan.ssh.into_iter().map(ssh_source).collect(),
@@ -113,8 +112,13 @@ pub fn ssh_source(ssh: Ssh) -> SshSource {
 fn export(export: Export, load: Option<&OutputWriter>) -> Result<kiln_client::Export, CliError> {
     let output = match export.dest {
         Dest::Daemon => Output::None,
-        Dest::Directory(path) => Output::Dir { path, delete: false },
-        Dest::File(path) => Output::File(path),
+        Dest::Directory(ref path) => Output::Dir { path: path.clone(), delete: export.deletes() },
+        Dest::File(ref path) => {
+            if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
+                std::fs::create_dir_all(dir).map_err(CliError::file("making directory", dir))?;
+            }
+            Output::File(path.clone())
+        }
         Dest::Stdout => Output::Stdout,
         Dest::Docker => {
             let writer = load.cloned();

@@ -59,7 +59,8 @@ fn an_archive_from_stdin_is_uploaded() {
 
 #[test]
 fn a_dockerfile_from_stdin_has_an_empty_context() {
-    let plan = Plan::new(&args(&["-"]), &super::vars, &Unsaid::Keep, || Ok(b"FROM scratch".to_vec())).unwrap();
+    let plan =
+        Plan::new(&args(&["-"]), &super::vars, &Unsaid::Keep, || Ok(b"FROM scratch".to_vec())).unwrap();
     let files = StdinDockerfile::write(b"FROM scratch", true).unwrap();
     let inputs = StdinInputs { head: Vec::new(), dockerfile: Some(&files) };
     let request = request(plan, inputs, None).unwrap();

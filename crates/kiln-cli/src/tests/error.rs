@@ -43,8 +43,8 @@ fn hints() {
         (build(Code::Unknown, "x: 401 Unauthorized"), "docker login"),
         (build(Code::Unknown, "write x: no space left on device"), "kiln prune"),
         (build(Code::Unavailable, "transport error"), "its log says why"),
-        (CliError::Connect(no_daemon("No such file")), "--daemonless"),
-        (CliError::Connect(no_daemon("Permission denied (os error 13)")), "as root"),
+        (CliError::from(no_daemon("No such file")), "--daemonless"),
+        (CliError::from(no_daemon("Permission denied (os error 13)")), "as root"),
         (
             CliError::of_build(BuildError::new(Code::Unavailable, "x"), Some("/run/k.log".as_ref())),
             "/run/k.log",
@@ -84,11 +84,17 @@ fn image_ids() {
 #[test]
 fn metadata_decodes_objects_only() {
     // {"a":1}, [1], {}
-    let values = [("object", "eyJhIjoxfQ=="), ("list", "WzFd"), ("empty", "e30="), ("text", "sha256:x")];
+    let values = [
+        ("object", "eyJhIjoxfQ=="),
+        ("list", "WzFd"),
+        ("empty", "e30="),
+        ("text", "sha256:x"),
+        ("result.json", r#"{"b":2}"#),
+    ];
     let response = values.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     assert_eq!(
         serde_json::Value::Object(metadata::to_json(&response)),
-        json!({"object": {"a": 1}, "list": "WzFd", "empty": "e30=", "text": "sha256:x"})
+        json!({"object": {"a": 1}, "list": "WzFd", "empty": "e30=", "text": "sha256:x", "result.json": {"b": 2}})
     );
 }
 

@@ -97,3 +97,19 @@ fn errors_name_the_value_and_what_would_do() {
         "--iidfile needs an image, and type=local makes none"
     );
 }
+
+#[test]
+fn only_directories_below_the_current_one_are_emptied_unasked() {
+    let delete = |dest: &str| format!("type=local,dest={dest},mode=delete");
+    assert!(super::plan(&["-o", &delete("out"), "."]).unwrap().exports[0].deletes());
+    for dest in [".", "..", "/nonexistent/out", "out/../../x"] {
+        let error = super::plan_error(&["-o", &delete(dest), "."]);
+        assert!(error.ends_with("requires --allow=buildx.local.delete"), "{dest}: {error}");
+    }
+    let allowed =
+        super::plan(&["--allow", "buildx.local.delete", "-o", &delete("/nonexistent/out"), "."]).unwrap();
+    assert!(allowed.exports[0].deletes() && allowed.entitlements.is_empty());
+    let error = super::plan_error(&["--allow", "buildx.local.delete=true", "."]);
+    assert_eq!(error, "buildx.local.delete does not accept a value");
+    assert!(super::plan_error(&["-o", "type=local,dest=o,mode=x", "."]).contains("mode is copy or delete"));
+}

@@ -122,8 +122,11 @@ fn environment_of_the_client() {
         "DOCKER_DEFAULT_PLATFORM" => Some("linux/arm64".into()),
         _ => None,
     };
-    let attrs =
-        |flags: &[&str]| crate::build::plan::Plan::new(&args(flags), &vars, &crate::build::plan::Unsaid::Keep, || Ok(vec![])).unwrap().attrs;
+    let attrs = |flags: &[&str]| {
+        crate::build::plan::Plan::new(&args(flags), &vars, &crate::build::plan::Unsaid::Keep, || Ok(vec![]))
+            .unwrap()
+            .attrs
+    };
     assert_eq!(attrs(&["."])["build-arg:SOURCE_DATE_EPOCH"], "12");
     assert_eq!(attrs(&["--build-arg", "SOURCE_DATE_EPOCH=7", "."])["build-arg:SOURCE_DATE_EPOCH"], "7");
     assert_eq!(attrs(&["."])["platform"], "linux/arm64");
@@ -136,6 +139,8 @@ fn entitlements() {
     let all =
         plan(&["--allow", "security.insecure,network.host", "--network=host", "."]).unwrap().entitlements;
     assert_eq!(all, ["network.host", "security.insecure"]);
+    let devices = plan(&["--allow=device=v/d=x,alias=y", "--allow=device", "."]).unwrap().entitlements;
+    assert_eq!(devices, ["device", "device=v/d=x,alias=y"]);
 }
 
 #[test]
@@ -148,7 +153,7 @@ fn wrong_values_name_the_flag_and_the_nearest_word() {
         (
             &["--allow", "network.hosts", "."],
             "invalid value 'network.hosts' for --allow: unknown entitlement 'network.hosts' (did you mean network.host?); \
-             known: network.host, security.insecure",
+             known: network.host, security.insecure, device",
         ),
         (&["--ulimit", "nofiles=1", "."], "unknown ulimit 'nofiles' (did you mean nofile?)"),
         (&["--ulimit", "nofile=2:1", "."], "the soft limit is above the hard one"),
@@ -188,11 +193,9 @@ fn what_is_not_built_is_refused_by_name() {
             &["--platform", "linux/amd64,linux/arm64", "."],
             "--platform with several values is not built yet: ",
         ),
-        (&["--allow", "device", "."], "--allow device is not built yet: "),
-        (&["--add-host", "a:host-gateway", "."], "--add-host with host-gateway is not built yet: "),
         (
-            &["--build-context", "a=oci-layout://x", "."],
-            "--build-context with oci-layout:// is not built yet: ",
+            &["--add-host", "a:host-gateway", "."],
+            "invalid value 'a:host-gateway' for --add-host: host-gateway is not supported",
         ),
         (&["-f", "https://x/Dockerfile", "."], "--file https://x/Dockerfile is not built yet: "),
         (

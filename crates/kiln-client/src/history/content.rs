@@ -79,11 +79,7 @@ async fn ready(channel: Channel) -> Result<Grpc<Channel>, Status> {
     Ok(grpc)
 }
 
-async fn stream<Q, A>(
-    channel: Channel,
-    path: &'static str,
-    request: Q,
-) -> Result<tonic::Streaming<A>, Status>
+async fn stream<Q, A>(channel: Channel, path: &'static str, request: Q) -> Result<tonic::Streaming<A>, Status>
 where
     Q: Message + 'static,
     A: Message + Default + 'static,

@@ -1,8 +1,6 @@
 //! Records from the wire.
 
-use super::{
-    BuildRecord, Descriptor, HistoryEvent, HistoryEventKind, RecordedExporter, RecordedResult,
-};
+use super::{BuildRecord, Descriptor, HistoryEvent, HistoryEventKind, RecordedExporter, RecordedResult};
 use crate::convert::time;
 use kiln_llb::errdefs::BuildError;
 use kiln_proto::control::{self, BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord};

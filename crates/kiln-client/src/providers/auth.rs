@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{DockerConfig, Login, seeds, token};
+use crate::RegistryTls;
 
 /// How long a login is kept: short-lived ones live five minutes.
 const KEEP: Duration = Duration::from_secs(4 * 60 + 50);
@@ -28,15 +29,23 @@ pub(super) struct AuthProvider(Arc<Inner>);
 struct Inner {
     config: DockerConfig,
     http: reqwest::Client,
+    /// For registries with certificates of their own.
+    own: HashMap<String, reqwest::Client>,
     /// One helper runs at a time: keychains do not take more.
     logins: Mutex<HashMap<String, (Instant, Login)>>,
 }
 
 impl AuthProvider {
     pub(super) fn new(config: DockerConfig) -> Result<Self, BuildError> {
-        let http =
-            token::http_client().map_err(|e| BuildError::new(Code::Internal, format!("http client: {e}")))?;
-        Ok(Self(Arc::new(Inner { config, http, logins: Mutex::default() })))
+        let client = |tls: &RegistryTls| {
+            let failed =
+                |e| BuildError::new(Code::Internal, format!("http client of the registry login: {e}"));
+            token::http_client(tls).map_err(failed)
+        };
+        let http = client(&RegistryTls::default())?;
+        let own = config.registry_tls.iter().map(|(host, tls)| Ok((host.clone(), client(tls)?)));
+        let own = own.collect::<Result<_, BuildError>>()?;
+        Ok(Self(Arc::new(Inner { config, http, own, logins: Mutex::default() })))
     }
 
     async fn login(&self, host: &str) -> Result<Login, Status> {
@@ -95,8 +104,9 @@ impl Auth for AuthProvider {
         let request = r.into_inner();
         let login = self.login(&request.host).await?;
         let kind = if login == Login::Anonymous { "anonymous" } else { "oauth" };
+        let http = self.0.own.get(&request.host).unwrap_or(&self.0.http);
         let failed = |e| Status::unknown(format!("failed to fetch {kind} token: {e}"));
-        Ok(Response::new(token::fetch(&self.0.http, &login, &request).await.map_err(failed)?))
+        Ok(Response::new(token::fetch(http, &login, &request).await.map_err(failed)?))
     }
 
     async fn get_token_authority(

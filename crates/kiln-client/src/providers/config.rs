@@ -1,6 +1,6 @@
 //! Credentials as Docker's command line keeps them: `config.json` and credential helpers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,6 +10,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+
+use crate::RegistryTls;
 
 /// Docker Hub's name in `config.json`.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -55,6 +57,8 @@ pub struct DockerConfig {
     file: ConfigFile,
     /// Let the daemon ask us for tokens instead of passwords; on by default.
     pub client_tokens: bool,
+    /// Certificates for token servers, by registry.
+    pub registry_tls: BTreeMap<String, RegistryTls>,
 }
 
 impl std::fmt::Debug for DockerConfig {
@@ -123,7 +127,13 @@ impl DockerConfig {
             }
             Err(e) => return Err(named(&path, &e)),
         };
-        Ok(Self { dir: dir.to_path_buf(), extra: HashMap::new(), file, client_tokens: true })
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            extra: HashMap::new(),
+            file,
+            client_tokens: true,
+            registry_tls: BTreeMap::new(),
+        })
     }
 
     /// The directory, which other tools keep their files in too.

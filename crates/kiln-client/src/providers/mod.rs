@@ -6,12 +6,14 @@ mod config;
 mod dirs;
 mod exports;
 mod file;
+mod layouts;
 mod secrets;
 mod seeds;
 mod ssh;
 mod token;
 mod upload;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kiln_llb::errdefs::BuildError;
@@ -26,6 +28,7 @@ use crate::request::BuildRequest;
 use auth::AuthProvider;
 use dirs::Dirs;
 use exports::Exports;
+use layouts::Layouts;
 use secrets::Secrets;
 use ssh::Agents;
 use upload::Uploads;
@@ -34,6 +37,7 @@ use upload::Uploads;
 pub(crate) struct Providers {
     dirs: Arc<Dirs>,
     exports: Arc<Exports>,
+    layouts: Layouts,
     secrets: Secrets,
     agents: Agents,
     auth: Option<AuthProvider>,
@@ -45,6 +49,7 @@ impl Providers {
         Ok(Self {
             dirs: Arc::new(Dirs::open(&request.local_dirs)?),
             exports: Arc::new(Exports::new(&request.exports)?),
+            layouts: Layouts::open(request)?,
             secrets: Secrets::check(&request.secrets)?,
             agents: Agents::start(&request.ssh).await?,
             auth: request.credentials.clone().map(AuthProvider::new).transpose()?,
@@ -61,6 +66,9 @@ impl Providers {
         if !self.exports.is_empty() {
             server = server.file_send(self.exports.clone());
         }
+        if !self.layouts.stores.is_empty() {
+            server = server.layouts(self.layouts.stores.clone());
+        }
         if !self.secrets.is_empty() {
             server = server.secrets(self.secrets.clone());
         }
@@ -74,6 +82,11 @@ impl Providers {
             server = server.upload(self.uploads.clone());
         }
         server
+    }
+
+    /// Does what is left to do here when the build has succeeded.
+    pub(crate) fn finish(&self, response: &BTreeMap<String, String>) -> Result<(), BuildError> {
+        self.layouts.finish(response)
     }
 }
 

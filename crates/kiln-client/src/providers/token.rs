@@ -1,16 +1,14 @@
 //! Bearer tokens from a registry's token server (distribution specs "token" and "oauth").
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kiln_proto::filesync::{FetchTokenRequest, FetchTokenResponse};
 use reqwest::{Client, Response, StatusCode, Url};
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 
 use super::Login;
+use crate::RegistryTls;
 
 /// Lifetime of a token when the server does not say, in seconds.
 const DEFAULT_LIFETIME: i64 = 60;
@@ -43,15 +41,9 @@ struct Answer {
     issued_at: Option<Timestamp>,
 }
 
-/// An HTTP client with the system's certificates and proxies.
-pub(super) fn http_client() -> Result<Client, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+/// An HTTP client with the system's proxies, and its certificates or others.
+pub(super) fn http_client(tls: &RegistryTls) -> Result<Client, String> {
+    let tls = tls.config().map_err(|e| e.to_string())?;
     let client = Client::builder().tls_backend_preconfigured(tls).timeout(TIMEOUT).user_agent("kiln");
     client.build().map_err(|e| e.to_string())
 }

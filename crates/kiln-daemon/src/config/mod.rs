@@ -6,7 +6,7 @@ mod keys;
 mod schema;
 mod values;
 
-pub(crate) use schema::{Config, GcPolicy, History, Registry, Tls, Worker};
+pub(crate) use schema::{Cdi, Config, GcPolicy, History, Registry, Tls, Worker};
 pub(crate) use values::DiskSpace;
 
 use serde::Deserialize;

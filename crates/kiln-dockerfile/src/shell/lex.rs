@@ -75,7 +75,7 @@ impl Lex {
         };
         match run.until(None, self.raw_escapes) {
             Ok((text, words)) => Ok(Expansion { text, words, ..run.out }),
-            Err(reason) => Err(ExpandError { word: word.to_owned(), reason }),
+            Err(reason) => Err(ExpandError { word: word.to_owned(), reason, unmatched: run.out.unmatched }),
         }
     }
 

@@ -6,7 +6,7 @@ mod pattern;
 pub use lex::{Expansion, Lex};
 
 use crate::quote::quote;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Where values of variables come from.
 pub trait Env {
@@ -64,6 +64,8 @@ pub struct ExpandError {
     pub word: String,
     /// What is wrong with it.
     pub reason: ExpandReason,
+    /// Names that were looked up and not found before that.
+    pub unmatched: BTreeSet<String>,
 }
 
 /// Why a word cannot be expanded.

@@ -11,7 +11,8 @@ use std::sync::Arc;
 /// The options, the session and the workers.
 pub(super) fn of(build: &Arc<Build>, opts: &BTreeMap<String, String>) -> Result<Vec<String>, BuildError> {
     let numbered = opts.iter().enumerate();
-    let mut env: Vec<String> = numbered.map(|(n, (k, v))| format!("BUILDKIT_FRONTEND_OPT_{n}={k}={v}")).collect();
+    let mut env: Vec<String> =
+        numbered.map(|(n, (k, v))| format!("BUILDKIT_FRONTEND_OPT_{n}={k}={v}")).collect();
     if let Some((name, _)) = opts.iter().find(|(k, v)| k.contains('\0') || v.contains('\0')) {
         return Err(BuildError::msg(format!("option {name:?} of the frontend contains a NUL byte")));
     }
@@ -29,7 +30,7 @@ fn workers(info: &WorkerInfo) -> Value {
         "platforms": info.platforms.iter().map(platform).collect::<Vec<_>>(),
         "gcPolicy": info.gc_policy.iter().map(rule).collect::<Vec<_>>(),
         "buildkitVersion": { "package": "", "version": "", "revision": "" },
-        "cdiDevices": [],
+        "cdiDevices": info.devices.iter().map(device).collect::<Vec<_>>(),
     }])
 }
 
@@ -39,6 +40,10 @@ fn platform(p: &Platform) -> Value {
         out["variant"] = p.variant.clone().into();
     }
     out
+}
+
+fn device(d: &kiln_cdi::Device) -> Value {
+    json!({ "name": d.name, "autoAllow": d.auto_allowed, "annotations": d.annotations, "onDemand": false })
 }
 
 fn rule(rule: &GcRule) -> Value {
@@ -54,10 +59,17 @@ mod tests {
         let info = WorkerInfo {
             id: "w".into(),
             labels: BTreeMap::from([("a".into(), "b".into())]),
-            platforms: vec![Platform { os: "linux".into(), architecture: "arm64".into(), ..Platform::default() }],
+            platforms: vec![Platform {
+                os: "linux".into(),
+                architecture: "arm64".into(),
+                ..Platform::default()
+            }],
             gc_policy: Vec::new(),
+            devices: Vec::new(),
         };
         let text = workers(&info).to_string();
-        assert!(text.starts_with(r#"[{"id":"w","labels":{"a":"b"},"platforms":[{"architecture":"arm64","os":"linux"}]"#));
+        assert!(text.starts_with(
+            r#"[{"id":"w","labels":{"a":"b"},"platforms":[{"architecture":"arm64","os":"linux"}]"#
+        ));
     }
 }

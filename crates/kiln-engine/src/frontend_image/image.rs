@@ -58,8 +58,9 @@ impl FrontendImage {
         };
         let config = match config.as_slice() {
             [] => ImageConfig::default(),
-            bytes => ImageConfig::parse(bytes)
-                .map_err(|e| wrong(format_args!("failed to parse the config of frontend image {source}: {e}")))?,
+            bytes => ImageConfig::parse(bytes).map_err(|e| {
+                wrong(format_args!("failed to parse the config of frontend image {source}: {e}"))
+            })?,
         };
         let lazy = build.add(definition.clone())?;
         let lazy = lazy.ok_or_else(|| BuildError::msg("gateway source didn't return default result"))?;
@@ -92,7 +93,8 @@ impl FrontendImage {
         match needed.difference(&has).next() {
             None => Ok(()),
             Some(cap) => {
-                let error = BuildError::new(Code::Unimplemented, format!("unsupported frontend capability {cap}"));
+                let error =
+                    BuildError::new(Code::Unimplemented, format!("unsupported frontend capability {cap}"));
                 Err(error.wrap(Detail::FrontendCap((*cap).to_string())))
             }
         }
@@ -174,7 +176,12 @@ mod tests {
     fn image(labels: &[(&str, &str)], digest: &str) -> FrontendImage {
         let mut config = ImageConfig::default();
         config.config.labels = labels.iter().map(|(k, v)| ((*k).to_string(), (*v).to_string())).collect();
-        FrontendImage { config, digest: digest.into(), definition: Definition::default(), root: Ref::default() }
+        FrontendImage {
+            config,
+            digest: digest.into(),
+            definition: Definition::default(),
+            root: Ref::default(),
+        }
     }
 
     #[test]
@@ -184,10 +191,16 @@ mod tests {
         let able = image(&[(CAPS, "c,a.b+x,moby.buildkit.frontend.inputs")], "");
         assert!(able.check_caps(&opts, &inputs).is_ok());
         let error = image(&[(CAPS, "c")], "").check_caps(&opts, &BTreeMap::new()).unwrap_err();
-        assert_eq!((error.code, error.message.as_str()), (Code::Unimplemented, "unsupported frontend capability a.b"));
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (Code::Unimplemented, "unsupported frontend capability a.b")
+        );
         assert!(image(&[], "").check_caps(&BTreeMap::new(), &inputs).is_err());
         assert!(image(&[], TAKE_INPUTS[0]).check_caps(&BTreeMap::new(), &inputs).is_ok());
-        assert!(image(&[(NO_NETWORK, "true")], "").no_network() && !image(&[(NO_NETWORK, "yes")], "").no_network());
+        assert!(
+            image(&[(NO_NETWORK, "true")], "").no_network()
+                && !image(&[(NO_NETWORK, "yes")], "").no_network()
+        );
     }
 
     #[test]

@@ -89,7 +89,8 @@ impl World {
         let calls = Arc::default();
         let client = Client { dir: dir.path().to_path_buf(), calls: Arc::clone(&calls) };
         let store = LayoutDir::fill(Root::open(dir.path()).unwrap());
-        let server = Server::new().file_send(Arc::new(client)).layouts([("export".into(), store)].into());
+        let server = Server::new().file_send(Arc::new(client));
+        let server = server.layouts(Arc::new([("export".into(), store)].into()));
         let headers = server.headers("session", "");
         let (a, b) = tokio::io::duplex(64 << 10);
         tokio::spawn(server.serve(a));

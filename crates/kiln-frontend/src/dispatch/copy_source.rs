@@ -80,12 +80,7 @@ impl Converter<'_> {
     }
 }
 
-fn copy_local(
-    job: &CopyJob<'_>,
-    path: &str,
-    mode: &Mode,
-    os: &str,
-) -> std::result::Result<CopySpec, String> {
+fn copy_local(job: &CopyJob<'_>, path: &str, mode: &Mode, os: &str) -> std::result::Result<CopySpec, String> {
     let absolute = |path: &str| {
         ospath::normalize("/", path, os, false).map_err(|e| format!("removing drive letter: {e}"))
     };

@@ -142,14 +142,14 @@ fn casing(file: &Dockerfile, lint: &mut Linter) {
 
 /// Names in FROM that no global ARG has.
 pub(crate) fn undefined_in_from(
-    found: &Expansion,
+    unmatched: &BTreeSet<String>,
     env: &EnvList,
     declared: &Declared,
     at: Range,
     lint: &mut Linter,
 ) {
     let known: Vec<&str> = declared.keys().map(String::as_str).chain(env.iter().map(|(k, _)| k)).collect();
-    for name in found.unmatched.iter().filter(|n| !known.contains(&n.as_str())) {
+    for name in unmatched.iter().filter(|n| !known.contains(&n.as_str())) {
         let hint = nearest(name, &known, false);
         lint.report(Rule::UndefinedArgInFrom { name: name.clone(), hint }, Some(at));
     }

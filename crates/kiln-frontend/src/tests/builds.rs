@@ -3,7 +3,7 @@
 use super::host::MemoryHost;
 use crate::FrontendResult;
 use kiln_llb::builder::{Constraints, GraphBuilder, LocalSpec, MarshalOptions};
-use kiln_llb::errdefs::{BuildError, Code, Detail};
+use kiln_llb::errdefs::{BuildError, Detail};
 use kiln_llb::{Definition, Op};
 use std::collections::BTreeMap;
 
@@ -21,18 +21,6 @@ async fn the_own_syntax_is_served_without_a_lookup() {
     let host = MemoryHost::new("# syntax=docker/dockerfile:1.7\nFROM scratch\nCOPY a /\n");
     assert!(build(&host, &[]).await.is_ok());
     assert!(host.lookups.lock().unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn another_syntax_is_refused_with_its_place() {
-    let host = MemoryHost::new("# syntax=example.com/front:1\nFROM scratch\n");
-    let e = build(&host, &[]).await.unwrap_err();
-    assert_eq!(e.code, Code::Unimplemented);
-    assert!(e.message.contains("example.com/front:1"), "{e}");
-    assert_eq!(e.sources().next().unwrap().1[0].start.line, 1);
-    assert!(build(&host, &[("build-arg:BUILDKIT_SYNTAX", "dockerfile.v0")]).await.is_ok());
-    let host = MemoryHost::new("FROM scratch\n");
-    assert!(build(&host, &[("build-arg:BUILDKIT_SYNTAX", "x/y")]).await.is_err());
 }
 
 #[tokio::test]
@@ -173,12 +161,6 @@ async fn a_cap_that_another_frontend_may_have_is_refused_late() {
 }
 
 #[tokio::test]
-async fn windows_is_refused() {
-    let host = MemoryHost::new("FROM --platform=windows/amd64 x\n");
-    assert!(build(&host, &[]).await.unwrap_err().message.contains("only on linux"));
-}
-
-#[tokio::test]
 async fn a_trigger_that_names_its_own_image_ends() {
     let mut host = MemoryHost::new("FROM self\nRUN x\n");
     let config = r#"{"architecture":"amd64","os":"linux","config":{"OnBuild":["COPY --from=self /a /b"]},"rootfs":{"type":"layers","diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]}}"#;
@@ -187,4 +169,55 @@ async fn a_trigger_that_names_its_own_image_ends() {
     let solved = host.solved.lock().unwrap();
     let shown = names(solved.last().unwrap());
     assert_eq!(shown[1..], ["[2/3] ONBUILD COPY --from=self /a /b", "[3/3] RUN x"]);
+}
+
+#[tokio::test]
+async fn another_frontend_builds_what_asks_for_it() {
+    let host = MemoryHost::new("# syntax=example/other:1 with words\nFROM scratch\n");
+    let result = build(&host, &[("target", "x")]).await.unwrap();
+    assert_eq!(result.refs, [(None, None)]);
+    let want = [("cmdline", "example/other:1 with words"), ("source", "example/other:1"), ("target", "x")];
+    let forwarded = host.forwarded.lock().unwrap()[0].clone();
+    assert_eq!(forwarded, want.map(|(k, v)| (k.to_string(), v.to_string())).into());
+
+    for (file, opts) in [
+        ("# syntax=docker/dockerfile:1\nFROM scratch\n", vec![]),
+        ("# syntax=other\nFROM scratch\n", vec![("cmdline", "other")]),
+        ("# syntax=other\nFROM scratch\n", vec![("build-arg:BUILDKIT_SYNTAX", "dockerfile.v0")]),
+    ] {
+        let host = MemoryHost::new(file);
+        build(&host, &opts).await.unwrap();
+        assert!(host.forwarded.lock().unwrap().is_empty(), "{file}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_another_frontend_says_who_asked_for_it() {
+    let e = build(&MemoryHost::new("# syntax=broken\n"), &[]).await.unwrap_err();
+    assert_eq!((e.message.as_str(), e.sources().count()), ("it broke", 1));
+    assert_eq!(e.sources().next().unwrap().1[0].start.line, 1);
+    let asked = [("build-arg:BUILDKIT_SYNTAX", "broken x")];
+    let e = build(&MemoryHost::new("FROM scratch\n"), &asked).await.unwrap_err();
+    assert_eq!(e.message, "failed with build-arg:BUILDKIT_SYNTAX = broken x: it broke");
+}
+
+#[tokio::test]
+async fn a_time_comes_from_the_source_or_from_the_files_in_it() {
+    let opts = [("context", "https://example.com/c.tar"), ("build-arg:SOURCE_DATE_EPOCH", "context")];
+    for (times, want) in [((Some(5), Some(7)), Some("5")), ((None, Some(7)), Some("7")), ((None, None), None)]
+    {
+        let mut host = MemoryHost::new("");
+        host.times = times;
+        host.files.insert("context".into(), b"FROM scratch\n".to_vec());
+        let result = build(&host, &opts).await.unwrap();
+        let epoch = result.metadata.get("source.date.epoch").map(|v| String::from_utf8_lossy(v).into_owned());
+        assert_eq!(epoch.as_deref(), want);
+    }
+}
+
+#[tokio::test]
+async fn an_input_without_content_is_no_dockerfile() {
+    let inputs = BTreeMap::from([("dockerfile".to_string(), Definition::default())]);
+    let e = crate::build(&MemoryHost::new("FROM scratch\n"), &BTreeMap::new(), inputs).await.unwrap_err();
+    assert_eq!(e.message, "failed to resolve dockerfile: invalid nil input definition to definition op");
 }

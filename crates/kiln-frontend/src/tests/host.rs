@@ -1,10 +1,10 @@
 //! A host that answers from memory and keeps what it was given.
 
-use crate::{Host, RefId, ResolveOpt, ResolvedImage, SolveOpt, Warning};
+use crate::{FrontendResult, Host, RefId, ResolveOpt, ResolvedImage, SolveOpt, Warning};
 use async_trait::async_trait;
 use kiln_digest::Digest;
-use kiln_llb::Definition;
 use kiln_llb::errdefs::{BuildError, Code};
+use kiln_llb::{Definition, SourceOp};
 use kiln_oci::Platform;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -19,6 +19,10 @@ pub(super) struct MemoryHost {
     pub(super) solved: Mutex<Vec<Definition>>,
     pub(super) warnings: Mutex<Vec<Warning>>,
     pub(super) lookups: Mutex<Vec<String>>,
+    /// Options of builds that went to another frontend.
+    pub(super) forwarded: Mutex<Vec<BTreeMap<String, String>>>,
+    /// What sources and archives say about their time.
+    pub(super) times: (Option<i64>, Option<i64>),
 }
 
 impl MemoryHost {
@@ -30,6 +34,8 @@ impl MemoryHost {
             solved: Mutex::default(),
             warnings: Mutex::default(),
             lookups: Mutex::default(),
+            forwarded: Mutex::default(),
+            times: (None, None),
         }
     }
 }
@@ -56,6 +62,28 @@ impl Host for MemoryHost {
         let mut data = self.files.get(path).cloned().ok_or_else(|| BuildError::new(Code::NotFound, path))?;
         data.truncate(limit.map_or(usize::MAX, |l| l as usize));
         Ok(data)
+    }
+
+    /// The frontend `broken` fails.
+    async fn forward(
+        &self,
+        source: &str,
+        opts: BTreeMap<String, String>,
+        _: BTreeMap<String, Definition>,
+    ) -> Result<FrontendResult, BuildError> {
+        self.forwarded.lock().unwrap().push(opts);
+        match source {
+            "broken" => Err(BuildError::msg("it broke")),
+            _ => Ok(FrontendResult { refs: vec![(None, None)], ..Default::default() }),
+        }
+    }
+
+    async fn source_time(&self, _: &SourceOp, _: &str) -> Result<Option<i64>, BuildError> {
+        Ok(self.times.0)
+    }
+
+    async fn archive_time(&self, _: &RefId, _: &str) -> Result<Option<i64>, BuildError> {
+        Ok(self.times.1)
     }
 
     async fn warn(&self, w: Warning) {

@@ -70,8 +70,11 @@ pub(super) async fn follow(
     let wants = |fd: u32, stream: Option<pipe::Receiver>| stream.filter(|_| fds.contains(&fd));
     let (stdout, stderr) = (wants(1, stdout), wants(2, stderr));
     // Told by those that read them.
-    let told: Vec<u32> =
-        [(1, stdout.is_some()), (2, stderr.is_some())].iter().filter(|(_, is)| *is).map(|(fd, _)| *fd).collect();
+    let told: Vec<u32> = [(1, stdout.is_some()), (2, stderr.is_some())]
+        .iter()
+        .filter(|(_, is)| *is)
+        .map(|(fd, _)| *fd)
+        .collect();
     let rest: Vec<u32> = fds.iter().copied().filter(|fd| !told.contains(fd)).collect();
     let mut late = Vec::new();
     let ended = {

@@ -104,8 +104,11 @@ impl Session {
                 Some(Input::File(file)) => self.write(&process_id, file).await?,
                 Some(Input::Resize(size)) => {
                     let side = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
-                    let resized =
-                        self.handle(&process_id)?.process.as_ref().map(|p| p.resize(side(size.rows), side(size.cols)));
+                    let resized = self
+                        .handle(&process_id)?
+                        .process
+                        .as_ref()
+                        .map(|p| p.resize(side(size.rows), side(size.cols)));
                     log_refused("resize", resized);
                 }
                 Some(Input::Signal(signal)) => {
@@ -209,7 +212,11 @@ fn start_spec(init: gateway::InitMessage, fds: &[u32]) -> Result<StartSpec, Buil
         user: meta.user,
         cwd: meta.cwd,
         security: SecurityMode::from_wire(init.security).map_err(|e| wrong(e.to_string()))?,
-        ulimits: meta.ulimit.into_iter().map(|u| Ulimit { name: u.name, soft: u.soft, hard: u.hard }).collect(),
+        ulimits: meta
+            .ulimit
+            .into_iter()
+            .map(|u| Ulimit { name: u.name, soft: u.soft, hard: u.hard })
+            .collect(),
         io: Wanted {
             stdin: fds.contains(&0),
             stdout: fds.contains(&1),

@@ -1,7 +1,13 @@
 use super::*;
 
 fn request() -> gateway::NewContainerRequest {
-    let mounts = vec![pb::Mount { dest: "/".into(), input: 7, output: 3, result_id: "r".into(), ..pb::Mount::default() }];
+    let mounts = vec![pb::Mount {
+        dest: "/".into(),
+        input: 7,
+        output: 3,
+        result_id: "r".into(),
+        ..pb::Mount::default()
+    }];
     gateway::NewContainerRequest { container_id: "../x\0".into(), mounts, ..Default::default() }
 }
 

@@ -246,3 +246,29 @@ fn the_log_of_a_failure_is_what_a_terminal_leaves() {
     );
     assert_eq!(out, "------\n > RUN pip:\n0.050 dos line\n0.050 done\n0.050 half\n------\n");
 }
+
+#[test]
+fn a_counter_of_the_same_name_begins_silently() {
+    let out = plain(vec![
+        (0, vertexes(vec![vertex("a", Some(0), None)])),
+        (200, status("a", "transferring context:", (2, 0), 5, Some(5))),
+        (400, vertexes(vec![vertex("a", Some(0), Some(20)), vertex("b", Some(30), None)])),
+        (600, status("b", "transferring context:", (0, 0), 40, None)),
+        (800, status("b", "transferring context:", (7, 0), 40, Some(45))),
+        (1000, vertexes(vec![vertex("b", Some(30), Some(50))])),
+    ]);
+    assert_eq!(
+        out,
+        "#1 a\n#1 transferring context: 2B done\n#1 DONE 0.0s\n\n#2 b\n#2 transferring context: 7B 0.0s done\n#2 DONE 0.0s\n"
+    );
+}
+
+#[test]
+fn raw_json_is_safe_inside_of_html() {
+    let out = show(
+        Mode::RawJson,
+        DisplayOptions::default(),
+        vec![(0, vertexes(vec![vertex("RUN a <b> && c", None, None)]))],
+    );
+    assert!(out.contains("RUN a \\u003cb\\u003e \\u0026\\u0026 c"), "{out}");
+}

@@ -82,8 +82,8 @@ fn a_build() {
     assert_eq!(
         terminal.text(),
         "[+] Building 0.2s (0/2)\n\
-         \x20=> [1/2] FROM alpine                                   0.2s\n\
-         \x20=> => sha256:12 1.50MB / 3.00MB                        0.2s"
+         \x20=> [1/2] FROM alpine                                  0.2s\n\
+         \x20=> => sha256:12 1.50MB / 3.00MB                       0.2s"
     );
     play(
         &mut display,
@@ -97,9 +97,9 @@ fn a_build() {
     assert_eq!(
         terminal.text(),
         "[+] Building 1.7s (1/2)\n\
-         \x20=> [1/2] FROM alpine                                   1.3s\n\
-         \x20=> => sha256:12 3.00MB / 3.00MB                        1.2s\n\
-         \x20=> [2/2] RUN make                                      0.2s\n\
+         \x20=> [1/2] FROM alpine                                  1.3s\n\
+         \x20=> => sha256:12 3.00MB / 3.00MB                       1.2s\n\
+         \x20=> [2/2] RUN make                                     0.2s\n\
          \x20=> => # cc a.c\n\
          \x20=> => # cc b.c\n\
          \x20=> => # progress 2%"
@@ -109,9 +109,9 @@ fn a_build() {
     assert_eq!(
         terminal.text(),
         "[+] Building 3.0s (2/2) FINISHED\n\
-         \x20=> [1/2] FROM alpine                                   1.3s\n\
-         \x20=> => sha256:12 3.00MB / 3.00MB                        1.2s\n\
-         \x20=> [2/2] RUN make                                      1.5s"
+         \x20=> [1/2] FROM alpine                                  1.3s\n\
+         \x20=> => sha256:12 3.00MB / 3.00MB                       1.2s\n\
+         \x20=> [2/2] RUN make                                     1.5s"
     );
     let inner = terminal.0.lock().unwrap();
     assert!(!inner.0.cursor_hidden && !inner.0.overflows());
@@ -142,11 +142,11 @@ fn ends_of_rows() {
     assert_eq!(
         terminal.text(),
         "[+] Building 0.4s (3/4)\n\
-         \x20=> CACHED a                                  0.0s\n\
-         \x20=> WARN: careful                             0.0s\n\
-         \x20=> ERROR b                                   0.0s\n\
-         \x20=> CANCELED c                                0.0s\n\
-         \x20=> d                                         0.4s\n\
+         \x20=> CACHED a                                 0.0s\n\
+         \x20=> WARN: careful                            0.0s\n\
+         \x20=> ERROR b                                  0.0s\n\
+         \x20=> CANCELED c                               0.0s\n\
+         \x20=> d                                        0.4s\n\
          ------\n > b:\n0.400 why\n------"
     );
 }
@@ -210,5 +210,5 @@ fn clocks_may_differ() {
     let mut display = terminal.display(false);
     play(&mut display, vec![(100_000, vertexes(vec![vertex("a", Some(0), None)]))]);
     display.refresh(at(102_000)).unwrap();
-    assert_eq!(terminal.text(), "[+] Building 2.0s (0/1)\n => a                               2.0s");
+    assert_eq!(terminal.text(), "[+] Building 2.0s (0/1)\n => a                              2.0s");
 }

@@ -64,6 +64,11 @@ impl Hierarchies {
         unified.chain(self.v1.iter().map(|h| h.own.as_path()))
     }
 
+    /// The daemon's own directory in each v1 hierarchy with controllers.
+    pub(super) fn v1_own(&self) -> impl Iterator<Item = &Path> {
+        self.v1.iter().filter(|h| !h.controllers.is_empty()).map(|h| h.own.as_path())
+    }
+
     pub(super) fn v1_roots(&self) -> impl Iterator<Item = &Path> {
         self.v1.iter().filter(|h| !h.controllers.is_empty()).map(|h| h.mount_point.as_path())
     }

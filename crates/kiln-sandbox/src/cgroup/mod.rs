@@ -11,7 +11,7 @@ use crate::error::SandboxError;
 use crate::spec::{Resources, Security};
 use crate::wire::{CgroupView, Devices};
 pub(crate) use hierarchy::Hierarchies;
-use kiln_sys::bpf::CharDevice;
+use kiln_sys::bpf::{DeviceKind, DeviceRule};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,16 +21,20 @@ use std::time::Duration;
 
 /// Character devices a sandboxed step may open, runc's list: null, zero, full, random, urandom, tty, ptmx and
 /// the terminals of devpts.
-const ALLOWED: &[CharDevice] = &[
-    CharDevice { major: 1, minor: Some(3) },
-    CharDevice { major: 1, minor: Some(5) },
-    CharDevice { major: 1, minor: Some(7) },
-    CharDevice { major: 1, minor: Some(8) },
-    CharDevice { major: 1, minor: Some(9) },
-    CharDevice { major: 5, minor: Some(0) },
-    CharDevice { major: 5, minor: Some(2) },
-    CharDevice { major: 136, minor: None },
+const ALLOWED: &[DeviceRule] = &[
+    char_device(1, Some(3)),
+    char_device(1, Some(5)),
+    char_device(1, Some(7)),
+    char_device(1, Some(8)),
+    char_device(1, Some(9)),
+    char_device(5, Some(0)),
+    char_device(5, Some(2)),
+    char_device(136, None),
 ];
+
+const fn char_device(major: u32, minor: Option<u32>) -> DeviceRule {
+    DeviceRule { kind: DeviceKind::Char, major, minor }
+}
 
 /// The daemon's own place in the hierarchies.
 #[derive(Debug)]
@@ -46,8 +50,8 @@ pub(crate) struct Cgroups {
 struct Parents {
     /// Of sandboxed steps, with the device filter attached.
     sandboxed: Option<PathBuf>,
-    /// Of insecure steps.
-    insecure: Option<PathBuf>,
+    /// Of insecure steps, and of those with devices of their own: a filter above them would not let theirs through.
+    open: Option<PathBuf>,
     /// Every directory of this daemon's name that there may be, in all hierarchies.
     all: Vec<PathBuf>,
 }
@@ -64,13 +68,14 @@ impl Cgroups {
         Cgroups { hierarchies, name, parents: Arc::new(parents) }
     }
 
-    /// Makes the cgroups of one step.
+    /// Makes the cgroups of one step, which may open `own` devices beside the usual ones.
     pub(crate) fn step(
         &self,
         id: &str,
         security: Security,
         resources: &Resources,
         parent: Option<&str>,
+        own: &[DeviceRule],
     ) -> Result<StepCgroup, SandboxError> {
         let wanted = limits::wanted(resources)?;
         let devices = match security {
@@ -79,7 +84,7 @@ impl Cgroups {
         };
         let mut step = StepCgroup::none(devices, self.parents.clone());
         let relative = parent.map(|p| normal(p).join("buildkit"));
-        if let Err(e) = self.unified(&mut step, id, security, relative.as_deref(), &wanted) {
+        if let Err(e) = self.unified(&mut step, id, security, relative.as_deref(), &wanted, own) {
             // Without limits the cgroup is only a convenience.
             if wanted.iter().any(|c| self.hierarchies.is_unified(c.controller)) {
                 return Err(SandboxError::prepare("make a cgroup", e));
@@ -89,8 +94,22 @@ impl Cgroups {
         for (dir, files) in self.v1_places(id, relative.as_deref(), &wanted)? {
             step.join_v1(dir, &files).map_err(|e| SandboxError::prepare("make a cgroup", e))?;
         }
+        if security == Security::Insecure {
+            self.join_all_v1(&mut step, id);
+        }
         step.view = self.hierarchies.view(&step.v1);
         Ok(step)
+    }
+
+    /// An insecure step may make cgroups of its own below its own one in every hierarchy. Where none can be made it
+    /// sees none.
+    fn join_all_v1(&self, step: &mut StepCgroup, id: &str) {
+        for own in self.hierarchies.v1_own() {
+            let known = step.v1.iter().any(|made| made.dir.starts_with(own));
+            if !known && let Err(error) = step.join_v1(own.join(&self.name).join(id), &[]) {
+                tracing::debug!(id, %error, "no cgroup for this step in one hierarchy");
+            }
+        }
     }
 
     fn unified(
@@ -100,6 +119,7 @@ impl Cgroups {
         security: Security,
         parent: Option<&Path>,
         wanted: &[limits::Controller],
+        own: &[DeviceRule],
     ) -> io::Result<()> {
         let mine: Vec<_> = wanted.iter().filter(|c| self.hierarchies.is_unified(c.controller)).collect();
         let base = match (parent, security) {
@@ -107,8 +127,8 @@ impl Cgroups {
             (None, _) if !mine.is_empty() => {
                 self.hierarchies.unified_root().map(|root| root.join(&self.name).join("limited"))
             }
-            (None, Security::Sandbox) => self.parents.sandboxed.clone(),
-            (None, Security::Insecure) => self.parents.insecure.clone(),
+            (None, Security::Sandbox) if own.is_empty() => self.parents.sandboxed.clone(),
+            (None, _) => self.parents.open.clone(),
         };
         let Some(base) = base else { return Ok(()) };
         fs::create_dir_all(&base)?;
@@ -122,7 +142,7 @@ impl Cgroups {
         step.unified = Some(Made { dir: dir.clone(), handle });
         if security == Security::Sandbox {
             // The daemon's own parent carries the filter already.
-            let filtered = Some(&base) == self.parents.sandboxed.as_ref() || filter(&dir).is_ok();
+            let filtered = Some(&base) == self.parents.sandboxed.as_ref() || filter(&dir, own).is_ok();
             step.devices = if filtered { Devices::Filtered } else { Devices::NoDev };
         }
         for (file, value) in mine.iter().flat_map(|c| &c.v2) {
@@ -170,16 +190,16 @@ impl Parents {
     /// Clears what an earlier daemon left in `all` and makes the parents below `base` anew.
     fn make(all: Vec<PathBuf>, base: Option<PathBuf>) -> Parents {
         all.iter().for_each(|dir| clear(dir));
-        let Some(base) = base else { return Parents { sandboxed: None, insecure: None, all } };
+        let Some(base) = base else { return Parents { sandboxed: None, open: None, all } };
         let made = |leaf: &str| {
             let dir = base.join(leaf);
             fs::create_dir_all(&dir).map(|()| dir)
         };
-        let sandboxed = made("sandbox").and_then(|dir| filter(&dir).map(|()| dir));
+        let sandboxed = made("sandbox").and_then(|dir| filter(&dir, &[]).map(|()| dir));
         if let Err(error) = &sandboxed {
             tracing::debug!(%error, "no cgroup with a device filter; steps get nodev mounts");
         }
-        Parents { sandboxed: sandboxed.ok(), insecure: made("insecure").ok(), all }
+        Parents { sandboxed: sandboxed.ok(), open: made("insecure").ok(), all }
     }
 }
 
@@ -268,10 +288,19 @@ impl Drop for StepCgroup {
     }
 }
 
+/// An insecure step may have left cgroups below its own.
 fn removed(dir: &Path) -> bool {
     match fs::remove_dir(dir) {
         Ok(()) => true,
-        Err(e) => e.kind() == io::ErrorKind::NotFound,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => true,
+        Err(_) => {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            let below = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+            for entry in below {
+                let _ = removed(&entry.path());
+            }
+            fs::remove_dir(dir).is_ok()
+        }
     }
 }
 
@@ -288,8 +317,9 @@ fn clear(base: &Path) {
     }
 }
 
-fn filter(dir: &Path) -> io::Result<()> {
-    kiln_sys::bpf::restrict_devices(File::open(dir)?.as_fd(), ALLOWED).map_err(io::Error::from)
+fn filter(dir: &Path, own: &[DeviceRule]) -> io::Result<()> {
+    let allowed = [ALLOWED, own].concat();
+    kiln_sys::bpf::restrict_devices(File::open(dir)?.as_fd(), &allowed).map_err(io::Error::from)
 }
 
 fn write(file: &Path, value: &str) -> io::Result<()> {

@@ -3,10 +3,10 @@
 use super::rooted::{self, Missing};
 use super::{At, Handles, dev};
 use crate::error::Step;
-use crate::spec::Security;
+use crate::spec::{DeviceNode, Security};
 use crate::wire::{CgroupView, Devices, Failure, Mount, Program, Sandbox, Source};
 use kiln_sys::mount::{self, Attrs};
-use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -177,6 +177,10 @@ impl Tree<'_> {
             Source::Tmpfs { size, mode } => {
                 (self.tmpfs(size, mode).on(Step::Mount, &what)?, Missing::Directory)
             }
+            Source::Device(node) => {
+                let name = format!("device{number}");
+                (self.device(&name, node).on(Step::Devices, &what)?, Missing::File)
+            }
             Source::File { start, end, mode, uid, gid } => {
                 let bytes = blobs.get(start..end).ok_or("its contents are missing").on(Step::Mount, &what)?;
                 let name = format!("file{number}");
@@ -199,6 +203,18 @@ impl Tree<'_> {
         options.extend(size.as_deref().map(|s| ("size", s)));
         let nodev = self.sandbox.devices == Devices::NoDev;
         mount::new_filesystem("tmpfs", &options, Attrs { nosuid: true, nodev, ..Attrs::default() })
+    }
+
+    /// Makes a node in the scratch filesystem and clones it as a mount of its own, which is not nodev.
+    fn device(&self, name: &str, node: DeviceNode) -> kiln_sys::Result<OwnedFd> {
+        let wrong = |e| kiln_sys::Error::new(kiln_sys::Call::Mknod, name, e);
+        let kind = if node.block { FileType::BlockDevice } else { FileType::CharacterDevice };
+        let number = rustix::fs::makedev(node.major, node.minor);
+        let mode = Mode::from_raw_mode(node.mode & 0o777);
+        rustix::fs::mknodat(&self.scratch, name, kind, mode, number).map_err(wrong)?;
+        let (uid, gid) = (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)));
+        rustix::fs::chownat(&self.scratch, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(wrong)?;
+        mount::open_tree(self.scratch.as_fd(), name, false)
     }
 
     /// Writes a file into the scratch filesystem and clones it as a mount of its own.

@@ -131,6 +131,7 @@ impl Executor for Launcher {
             spec.security,
             &spec.resources,
             spec.cgroup_parent.as_deref(),
+            &order::device_rules(&spec.mounts),
         )?;
         let (wants_terminal, security) = (spec.tty.is_some(), spec.security);
         let (packet, reply) = order::build(spec, stdio, &cgroup, profile)?;

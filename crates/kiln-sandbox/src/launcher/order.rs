@@ -4,10 +4,11 @@ use super::connection::Packet;
 use crate::cgroup::StepCgroup;
 use crate::child::is_limit;
 use crate::error::SandboxError;
-use crate::spec::{JoinSpec, MountKind, Network, ProcessSpec, SandboxMount, Stdio, Ulimit};
+use crate::spec::{DeviceNode, JoinSpec, MountKind, Network, ProcessSpec, SandboxMount, Stdio, Ulimit};
 use crate::wire::{
     self, Devices, FdIndex, Mount, Order, Place, Program, Request, Rlimit, Sandbox, Source, Spaces,
 };
+use kiln_sys::bpf::{DeviceKind, DeviceRule};
 use kiln_sys::mount::{self, Attrs};
 use kiln_sys::socket;
 use rustix::fs::FileType;
@@ -191,6 +192,16 @@ fn rlimit(limit: Ulimit) -> Rlimit {
     Rlimit { name: limit.name, soft: u64::try_from(limit.soft).ok(), hard: u64::try_from(limit.hard).ok() }
 }
 
+/// The devices that a step brings along.
+pub(super) fn device_rules(mounts: &[SandboxMount]) -> Vec<DeviceRule> {
+    let rule = |node: &DeviceNode| {
+        let kind = if node.block { DeviceKind::Block } else { DeviceKind::Char };
+        DeviceRule { kind, major: node.major, minor: Some(node.minor) }
+    };
+    let node = |m: &SandboxMount| if let MountKind::Device(node) = &m.kind { Some(rule(node)) } else { None };
+    mounts.iter().filter_map(node).collect()
+}
+
 fn mount_order(
     mount: SandboxMount,
     nodev: bool,
@@ -207,6 +218,7 @@ fn mount_order(
             Source::Bind { tree: fds.push(tree), directory }
         }
         MountKind::Tmpfs { size, mode } => Source::Tmpfs { size, mode },
+        MountKind::Device(node) => Source::Device(node),
         MountKind::File { contents, mode, uid, gid } => {
             let start = blobs.len();
             blobs.extend(contents);

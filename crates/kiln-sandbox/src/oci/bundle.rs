@@ -1,7 +1,7 @@
 //! A bundle on disk: the root and the mounts of one run, attached in the daemon's mount namespace.
 
 use crate::child::rooted::{Missing, Owner, open_or_make};
-use crate::spec::{MountKind, SandboxMount};
+use crate::spec::{DeviceNode, MountKind, SandboxMount};
 use kiln_sys::mount::{self, Attrs};
 use rustix::fs::FileType;
 use std::fs::{self, File};
@@ -18,6 +18,9 @@ pub(super) struct Placed {
     pub(super) source: PathBuf,
     pub(super) options: Vec<String>,
 }
+
+/// Where a device is shown, and which.
+pub(super) type Device = (PathBuf, DeviceNode);
 
 /// The directory of one run. Everything attached in it is detached and removed when dropped.
 #[derive(Debug)]
@@ -41,9 +44,10 @@ impl Bundle {
         Ok(path)
     }
 
-    pub(super) fn place(&mut self, mounts: Vec<SandboxMount>) -> io::Result<Vec<Placed>> {
+    /// Devices are no mounts to the runtime, which makes them itself.
+    pub(super) fn place(&mut self, mounts: Vec<SandboxMount>) -> io::Result<(Vec<Placed>, Vec<Device>)> {
         let mut files = None;
-        let mut placed = Vec::new();
+        let (mut placed, mut devices) = (Vec::new(), Vec::new());
         for (number, SandboxMount { dest, kind }) in mounts.into_iter().enumerate() {
             let (kind, source, options): (_, _, &[&str]) = match kind {
                 MountKind::Bind { fd, read_only } => {
@@ -54,6 +58,10 @@ impl Bundle {
                     let mut options = vec!["nosuid".to_owned(), format!("mode={mode:o}")];
                     options.extend(size.map(|s| format!("size={s}")));
                     placed.push(Placed { dest, kind: "tmpfs", source: "tmpfs".into(), options });
+                    continue;
+                }
+                MountKind::Device(node) => {
+                    devices.push((dest, node));
                     continue;
                 }
                 MountKind::File { contents, mode, uid, gid } => {
@@ -69,7 +77,7 @@ impl Bundle {
             let options = options.iter().map(|o| (*o).to_owned()).collect();
             placed.push(Placed { dest, kind, source, options });
         }
-        Ok(placed)
+        Ok((placed, devices))
     }
 
     /// A directory in memory, so that secrets do not reach the disk.

@@ -2,10 +2,10 @@
 //!
 //! Format: OCI runtime specification 1.0.2, `config.json`.
 
-use super::bundle::Placed;
+use super::bundle::{Device, Placed};
 use crate::child::DOCKER_CAPABILITY_NAMES;
 use crate::seccomp::{self, Op};
-use crate::spec::{JoinSpec, Network, ProcessSpec, Resources, Security, Ulimit};
+use crate::spec::{DeviceNode, JoinSpec, Network, ProcessSpec, Resources, Security, Ulimit};
 use kiln_sys::caps;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -14,12 +14,13 @@ use std::path::Path;
 const EPERM: i32 = 1;
 
 /// Builds `config.json`; `placed` are the mounts as they lie in the bundle.
-pub(super) fn config(spec: &ProcessSpec, rootfs: &Path, placed: &[Placed]) -> Value {
+pub(super) fn config(spec: &ProcessSpec, rootfs: &Path, placed: &[Placed], own: &[Device]) -> Value {
     let insecure = spec.security == Security::Insecure;
     let mut linux = json!({
         "cgroupsPath": cgroups_path(spec),
         "namespaces": namespaces(spec.network),
-        "resources": resources(&spec.resources, insecure),
+        "resources": resources(&spec.resources, insecure, own),
+        "devices": own.iter().map(device).collect::<Vec<_>>(),
         "maskedPaths": [],
         "readonlyPaths": [],
     });
@@ -150,12 +151,23 @@ fn standard_mounts(spec: &ProcessSpec) -> Vec<Value> {
     ]
 }
 
-fn resources(r: &Resources, insecure: bool) -> Value {
-    let devices = if insecure {
-        json!([{ "allow": true, "access": "rwm" }])
-    } else {
-        json!([{ "allow": false, "access": "rwm" }])
-    };
+fn device((path, node): &Device) -> Value {
+    let DeviceNode { major, minor, mode, uid, gid, .. } = node;
+    json!({
+        "path": path, "type": device_type(node), "major": major, "minor": minor,
+        "fileMode": mode, "uid": uid, "gid": gid,
+    })
+}
+
+fn device_type(node: &DeviceNode) -> &'static str {
+    if node.block { "b" } else { "c" }
+}
+
+fn resources(r: &Resources, insecure: bool, own: &[Device]) -> Value {
+    let mut devices = vec![json!({ "allow": insecure, "access": "rwm" })];
+    devices.extend(own.iter().map(|(_, n)| {
+        json!({ "allow": true, "type": device_type(n), "major": n.major, "minor": n.minor, "access": "rwm" })
+    }));
     let mut out = json!({ "devices": devices });
     let mut put = |group: &str, key: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -225,7 +237,7 @@ mod tests {
         spec.cgroup_parent = Some("../up".into());
         spec.ulimits = vec![Ulimit { name: "nofile".into(), soft: 5, hard: -1 }];
         spec.resources.memory = Some(9);
-        let c = config(&spec, Path::new("/b/rootfs"), &[]);
+        let c = config(&spec, Path::new("/b/rootfs"), &[], &[]);
         assert_eq!(c["linux"]["cgroupsPath"], "/up/buildkit/id");
         assert_eq!(c["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 14);
         assert_eq!(c["process"]["capabilities"]["ambient"], json!([]));
@@ -243,7 +255,7 @@ mod tests {
         let mut spec = spec();
         spec.security = Security::Insecure;
         spec.network = Network::None;
-        let c = config(&spec, Path::new("/b/rootfs"), &[]);
+        let c = config(&spec, Path::new("/b/rootfs"), &[], &[]);
         assert!(c["linux"].get("seccomp").is_none());
         assert_eq!(c["linux"]["maskedPaths"], json!([]));
         assert_eq!(c["linux"]["namespaces"][4], json!({ "type": "network" }));

@@ -97,8 +97,8 @@ impl OciRuntime {
         // The config is made from what is left of the spec.
         let placeholder = fs::File::open("/dev/null")?.into();
         let root = bundle.attach_root(std::mem::replace(&mut spec.root, placeholder), &spec.cwd, owner)?;
-        let placed = bundle.place(std::mem::take(&mut spec.mounts))?;
-        let config = config::config(&spec, &root, &placed);
+        let (placed, devices) = bundle.place(std::mem::take(&mut spec.mounts))?;
+        let config = config::config(&spec, &root, &placed, &devices);
         fs::write(bundle.dir.join("config.json"), serde_json::to_vec(&config)?)?;
         let (stdio, screen) = terminal::streams(stdio, spec.tty)?;
         let mut command = self.runtime.logged(&log);

@@ -176,7 +176,7 @@ fn pulled_layers_keep_their_blobs_root() {
         assert_eq!(source.fetched.load(Ordering::SeqCst), 0, "known by descriptor");
         let force = CompressionOpts { kind: Compression::Gzip, level: None, force: true };
         assert!(matches!(store.layer_blobs(&top, &force).await, Err(SnapshotError::Lazy(_))));
-        store.fetch(&top, &source, &()).await.unwrap();
+        store.fetch(&top, &force, &source, &()).await.unwrap();
         assert!(top.is_lazy(), "fetched, not unpacked");
         let repacked = store.layer_blobs(&top, &force).await.unwrap();
         assert_eq!(digests(&repacked)[0], digests(&blobs)[0]);
@@ -293,5 +293,31 @@ fn lost_files_are_unpacked_again_root() {
         assert!(built.is_lazy());
         store.ensure(&built, &(), &()).await.unwrap();
         assert!(store.listing(&built).contains(&"built = 1 644".to_string()));
+    });
+}
+
+/// Two images may have the same layer in different blobs: each is exported with its own.
+#[test]
+fn the_blob_that_an_export_names_is_fetched_root() {
+    private_async(|| async {
+        let mut source = Source::default();
+        let first = layer(&mut source, Compression::Gzip, &[("a = one", 0o644)]);
+        let mut encoder = Encoder::new(Vec::new(), Compression::Gzip, Some(0), 1).unwrap();
+        encoder.write_all(&archive(&[("a = one", 0o644)])).unwrap();
+        let blob = encoder.finish().unwrap();
+        let second =
+            LayerDesc { descriptor: Descriptor::of(media_type::DOCKER_LAYER_GZIP, &blob), ..first.clone() };
+        assert_ne!(first.descriptor.digest, second.descriptor.digest);
+        source.blobs.insert(second.descriptor.digest, blob);
+        let store = Store::new(DriverChoice::Overlay);
+        connect(&store, &source);
+        let opts = CompressionOpts::default();
+        for layer in [first, second] {
+            let top = store.image_layers(std::slice::from_ref(&layer), &NewRef::default()).unwrap().unwrap();
+            let blobs = store.layer_blobs(&top, &opts).await.unwrap();
+            assert_eq!(blobs[0].descriptor.digest, layer.descriptor.digest);
+            store.fetch(&top, &opts, &source, &()).await.unwrap();
+            assert!(store.content().info(&layer.descriptor.digest).unwrap().is_some());
+        }
     });
 }

@@ -53,7 +53,13 @@ impl GitSource {
         let repository = dir.path().join("repository");
         let heads = git.call(["ls-remote", "--"]).with_file().arg(&file).run("inspect bundle for").await?;
         let format = match heads.split_whitespace().next() {
-            Some(sha) if is_commit(sha) => if sha.len() == 64 { "sha256" } else { "sha1" },
+            Some(sha) if is_commit(sha) => {
+                if sha.len() == 64 {
+                    "sha256"
+                } else {
+                    "sha1"
+                }
+            }
             _ => return Err(git.error("inspect bundle for", "no refs found")),
         };
         git.call(["init", "--quiet", "--bare", "--template="])
@@ -106,7 +112,12 @@ async fn download(registry: &Registry, locator: &Locator, path: &Path, cx: &Sour
 
 impl Repository {
     /// Writes the resolved commit with its history as a bundle into the empty `mounted`.
-    pub(super) async fn bundle(&self, resolved: &Resolved, scratch: &Path, mounted: Mounted) -> Result<Mounted> {
+    pub(super) async fn bundle(
+        &self,
+        resolved: &Resolved,
+        scratch: &Path,
+        mounted: Mounted,
+    ) -> Result<Mounted> {
         let dir = scratch.join("repository");
         let format = if resolved.is_sha256() { "sha256" } else { "sha1" };
         self.git

@@ -10,8 +10,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::GitConfig;
-use super::bundle::Staged;
 use super::auth::Setting;
+use super::bundle::Staged;
 use super::ssh::Ssh;
 use crate::redact::Redactor;
 use crate::{LogStream, Progress, SourceError};

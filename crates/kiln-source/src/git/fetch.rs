@@ -156,7 +156,8 @@ impl Repository {
         match &resolved.commit {
             None => {
                 // A commit that was named by its id may be that of a tag object.
-                let kind = self.git_call(["cat-file", "-t"]).arg(&resolved.sha).run("read objects of").await?;
+                let kind =
+                    self.git_call(["cat-file", "-t"]).arg(&resolved.sha).run("read objects of").await?;
                 let tag = if kind.trim() == "tag" { Some(read("tag", &resolved.sha).await?) } else { None };
                 let commit = format!("{}^{{commit}}", resolved.sha);
                 Ok(GitObjects { commit: read("commit", &commit).await?, tag })

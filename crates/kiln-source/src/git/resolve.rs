@@ -65,7 +65,8 @@ impl GitSource {
         if is_commit(&id.reference) {
             return Some(given(&id.reference));
         }
-        (id.bundle.is_some() && id.reference.is_empty() && is_commit(&id.checksum)).then(|| given(&id.checksum))
+        (id.bundle.is_some() && id.reference.is_empty() && is_commit(&id.checksum))
+            .then(|| given(&id.checksum))
     }
 
     /// Asks the remote, unless the commit is given.

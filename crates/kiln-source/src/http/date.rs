@@ -34,9 +34,12 @@ mod tests {
 
     #[test]
     fn three_forms_one_time() {
-        for text in
-            ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994", "Sunday, 06-Nov-94 08:49:37 UTC"]
-        {
+        for text in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+            "Sunday, 06-Nov-94 08:49:37 UTC",
+        ] {
             let t = parse(text).unwrap();
             assert_eq!(t.as_second(), 784_111_777, "{text}");
             assert_eq!(format(t), "Sun, 06 Nov 1994 08:49:37 GMT");

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use kiln_digest::Digest;
 use kiln_snapshot::Snapshot;
 use reqwest::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_ENCODING, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH,
-    LAST_MODIFIED,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_ENCODING, ETAG, HeaderMap, HeaderName,
+    HeaderValue, IF_NONE_MATCH, LAST_MODIFIED,
 };
 use reqwest::{Method, Response, StatusCode};
 use tokio_util::io::ReaderStream;
@@ -72,7 +72,12 @@ impl HttpSource {
         Ok(found)
     }
 
-    async fn ask(&self, id: &HttpId, fingerprint: Digest, cx: &SourceContext) -> Result<(Resolved, Snapshot)> {
+    async fn ask(
+        &self,
+        id: &HttpId,
+        fingerprint: Digest,
+        cx: &SourceContext,
+    ) -> Result<(Resolved, Snapshot)> {
         let snapshots = self.snapshots.clone();
         let known = blocking(move || store::find(&snapshots, &fingerprint)).await?;
         let with_etag: Vec<&Known> = known.iter().filter(|k| !k.etag.is_empty()).collect();

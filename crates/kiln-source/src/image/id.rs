@@ -178,7 +178,12 @@ mod tests {
         let id = parse(&name, &[("oci.store", "s"), ("oci.layerlimit", "2")]).unwrap();
         assert_eq!(id.origin, Origin::Layout(Layout { session: String::new(), store: "s".into() }));
         assert_eq!((id.layer_limit, id.reference.digest()), (Some(2), Some(digest)));
-        assert!(parse("not/real:tag", &[("oci.store", "s")]).unwrap_err().to_string().contains("must have digest"));
+        assert!(
+            parse("not/real:tag", &[("oci.store", "s")])
+                .unwrap_err()
+                .to_string()
+                .contains("must have digest")
+        );
         assert!(parse(&name, &[]).unwrap_err().to_string().contains("oci.store is missing"));
     }
 

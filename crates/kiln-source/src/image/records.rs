@@ -81,7 +81,9 @@ fn forget_oldest(tx: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
 fn forget(tx: &rusqlite::Transaction<'_>, name: &str, digest: &str) -> rusqlite::Result<()> {
     tx.execute("DELETE FROM image_sources WHERE name = ?1", [name])?;
     let others: bool =
-        tx.query_row("SELECT EXISTS (SELECT 1 FROM image_sources WHERE digest = ?1)", [digest], |r| r.get(0))?;
+        tx.query_row("SELECT EXISTS (SELECT 1 FROM image_sources WHERE digest = ?1)", [digest], |r| {
+            r.get(0)
+        })?;
     if others { Ok(()) } else { ContentStore::remove_owner_in(tx, &owner(digest)) }
 }
 

@@ -3,7 +3,9 @@
 use std::time::SystemTime;
 
 use kiln_digest::Digest;
-use kiln_oci::{Descriptor, Document, ImageConfig, Index, Manifest, Platform, PlatformMatcher, annotation, media_type};
+use kiln_oci::{
+    Descriptor, Document, ImageConfig, Index, Manifest, Platform, PlatformMatcher, annotation, media_type,
+};
 use kiln_registry::{MANIFEST_LIMIT, RegistryError, note_source};
 
 use super::documents::{Documents, Remote};

@@ -295,7 +295,10 @@ async fn a_client_that_breaks_off_harms_nobody_else() {
         let ended = tokio::time::timeout(Duration::from_secs(10), fetch).await.expect(kind);
         let error = ended.unwrap().expect_err(kind).to_string();
         assert!(error.contains(&name) && error.contains(expected), "{kind}: {error}");
-        assert!(w.snapshots.list(&Default::default()).await.unwrap().is_empty(), "{kind}: nothing of it stays");
+        assert!(
+            w.snapshots.list(&Default::default()).await.unwrap().is_empty(),
+            "{kind}: nothing of it stays"
+        );
         let good = w.fetch(&[]).await.unwrap();
         assert_eq!(w.names(&good), ["a"], "{kind}");
     }

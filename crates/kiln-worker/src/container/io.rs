@@ -34,7 +34,8 @@ pub struct ProcessIo {
 /// Pipes where wanted; for a terminal nothing yet.
 pub(super) fn pipes(wanted: Wanted) -> io::Result<(Stdio, ProcessIo)> {
     let piped = |one: bool| one && !wanted.terminal;
-    let null = || -> io::Result<OwnedFd> { Ok(File::options().read(true).write(true).open("/dev/null")?.into()) };
+    let null =
+        || -> io::Result<OwnedFd> { Ok(File::options().read(true).write(true).open("/dev/null")?.into()) };
     let output = |one: bool| -> io::Result<(OwnedFd, Option<pipe::Receiver>)> {
         if !piped(one) {
             return Ok((null()?, None));

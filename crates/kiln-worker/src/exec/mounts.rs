@@ -1,9 +1,9 @@
 //! The mounts of a step: which snapshots are written, which are only read, which become results.
 
 use super::failed;
+use crate::failure::Written;
 use crate::result::Ref;
 use crate::ssh::{AgentSocket, Owner};
-use crate::failure::Written;
 use crate::{Left, Worker};
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_llb::{CacheSharing, ExecOp, Mount, MountKind as Kind, SecretOpt, SshOpt};
@@ -299,7 +299,8 @@ impl Builder<'_> {
     }
 
     async fn secret(&self, secret: &SecretOpt) -> Result<Option<MountKind>, BuildError> {
-        let found = crate::secrets::get(&self.worker.0, self.plan.sessions, &secret.id, secret.optional).await?;
+        let found =
+            crate::secrets::get(&self.worker.0, self.plan.sessions, &secret.id, secret.optional).await?;
         let file =
             |contents| MountKind::File { contents, mode: secret.mode, uid: secret.uid, gid: secret.gid };
         Ok(found.map(file))
@@ -307,7 +308,8 @@ impl Builder<'_> {
 
     async fn ssh(&mut self, ssh: &SshOpt) -> Result<Option<MountKind>, BuildError> {
         let id = if ssh.id.is_empty() { "default" } else { &ssh.id };
-        let Some(session) = crate::secrets::ssh_session(&self.worker.0, self.plan.sessions, id, ssh.optional).await?
+        let Some(session) =
+            crate::secrets::ssh_session(&self.worker.0, self.plan.sessions, id, ssh.optional).await?
         else {
             return Ok(None);
         };

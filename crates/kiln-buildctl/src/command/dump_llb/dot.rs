@@ -30,22 +30,18 @@ fn quote(text: &str) -> String {
 /// Where an input is mounted.
 fn label(op: &pb::Op, input: usize) -> &str {
     let Some(Op::Exec(exec)) = &op.op else { return "" };
-    let mounts = exec.mounts.iter().filter(|m| usize::try_from(m.input) == Ok(input) && m.dest != "/");
-    mounts.last().map_or("", |m| m.dest.as_str())
+    let mut mounts = exec.mounts.iter().filter(|m| usize::try_from(m.input) == Ok(input) && m.dest != "/");
+    mounts.next_back().map_or("", |m| m.dest.as_str())
 }
 
 fn looks(entry: &Entry) -> (String, &'static str) {
     match &entry.op.op {
         Some(Op::Source(source)) => (source.identifier.clone(), "ellipse"),
-        Some(Op::Exec(exec)) => {
-            (exec.meta.as_ref().map(|m| m.args.join(" ")).unwrap_or_default(), "box")
-        }
+        Some(Op::Exec(exec)) => (exec.meta.as_ref().map(|m| m.args.join(" ")).unwrap_or_default(), "box"),
         Some(Op::Build(_)) => ("build".into(), "box3d"),
         Some(Op::Merge(_)) => ("merge".into(), "invtriangle"),
         Some(Op::Diff(_)) => ("diff".into(), "doublecircle"),
-        Some(Op::File(file)) => {
-            (file.actions.iter().map(action).collect::<Vec<_>>().join(","), "note")
-        }
+        Some(Op::File(file)) => (file.actions.iter().map(action).collect::<Vec<_>>().join(","), "note"),
         None => (entry.digest.clone(), "plaintext"),
     }
 }

@@ -18,9 +18,10 @@ pub(super) fn op(entry: &Entry) -> Value {
     let op = &entry.op;
     let kind = match &op.op {
         Some(Op::Exec(o)) => new().with("exec", exec(o)),
-        Some(Op::Source(o)) => {
-            new().with("source", new().put("identifier", o.identifier.as_str()).put("attrs", map(&o.attrs)).value())
-        }
+        Some(Op::Source(o)) => new().with(
+            "source",
+            new().put("identifier", o.identifier.as_str()).put("attrs", map(&o.attrs)).value(),
+        ),
         Some(Op::File(o)) => new().with("file", new().put("actions", list(&o.actions, action)).value()),
         Some(Op::Build(o)) => new().with("build", build(o)),
         Some(Op::Merge(o)) => {
@@ -102,7 +103,13 @@ fn meta(m: &pb::Meta) -> Value {
 
 fn mount(m: &pb::Mount) -> Value {
     let named = |id: &str, uid: u32, gid: u32, mode: u32, optional: bool| {
-        new().put("ID", id).put("uid", uid).put("gid", gid).put("mode", mode).put("optional", optional).value()
+        new()
+            .put("ID", id)
+            .put("uid", uid)
+            .put("gid", gid)
+            .put("mode", mode)
+            .put("optional", optional)
+            .value()
     };
     new()
         .put("input", m.input)

@@ -12,18 +12,15 @@ fn graph() -> pb::Definition {
     let input = pb::Input { digest: Digest::sha256(&source).to_string(), index: 0 };
     let copy = pb::FileActionCopy { src: "/<a>".into(), dest: "/".into(), mode: -1, ..Default::default() };
     let file = pb::FileOp {
-        actions: vec![pb::FileAction {
-            input: -1,
-            action: Some(Action::Copy(copy)),
-            ..Default::default()
-        }],
+        actions: vec![pb::FileAction { input: -1, action: Some(Action::Copy(copy)), ..Default::default() }],
     };
     let file = encoded(Op::File(file), vec![input.clone()]);
     let mounts = vec![
         pb::Mount { dest: "/".into(), ..Default::default() },
         pb::Mount { dest: "/src".into(), input: 1, output: -1, ..Default::default() },
     ];
-    let meta = pb::Meta { args: vec!["echo".into(), "a \"b\"".into()], cwd: "/".into(), ..Default::default() };
+    let meta =
+        pb::Meta { args: vec!["echo".into(), "a \"b\"".into()], cwd: "/".into(), ..Default::default() };
     let exec = pb::ExecOp { meta: Some(meta), mounts, ..Default::default() };
     let second = pb::Input { digest: Digest::sha256(&file).to_string(), index: 0 };
     let exec = encoded(Op::Exec(exec), vec![input, second]);
@@ -59,5 +56,7 @@ fn a_drawing_names_steps_and_mounts() {
     assert!(text.starts_with("digraph {\n") && text.ends_with("}\n"));
     assert!(text.contains("[label=\"copy{src=/<a>, dest=/}\" shape=\"note\"];"), "{text}");
     assert!(text.contains("[label=\"echo a \\\"b\\\"\" shape=\"box\"];"), "{text}");
-    assert!(text.contains(&format!("  {:?} -> {:?} [label=\"/src\"];", entries[1].digest, entries[2].digest)));
+    assert!(
+        text.contains(&format!("  {:?} -> {:?} [label=\"/src\"];", entries[1].digest, entries[2].digest))
+    );
 }

@@ -1,0 +1,135 @@
+use super::*;
+use std::path::Path;
+
+const GPUS: &str = r#"
+cdiVersion: "0.6.0"
+kind: "vendor1.com/device"
+annotations:
+  org.mobyproject.buildkit.device.autoallow: true
+containerEdits:
+  env: [COMMON=1]
+devices:
+- name: foo
+  annotations:
+    org.mobyproject.buildkit.device.class: class1
+  containerEdits:
+    env: [FOO=injected]
+    deviceNodes:
+    - path: /dev/foo
+      hostPath: /dev/null
+    mounts:
+    - {hostPath: /lib/foo, containerPath: /usr/lib/foo, options: [ro, bind]}
+- name: bar
+  containerEdits: {env: [BAR=injected], additionalGIDs: [44]}
+"#;
+
+fn registry(files: &[(&str, &str)], auto: &[&str]) -> (tempfile::TempDir, Registry) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let dirs = vec![dir.path().join("a"), dir.path().join("b")];
+    (dir, Registry::new(dirs, auto.iter().map(|a| (*a).to_string()).collect()))
+}
+
+fn names(devices: &Devices, request: &str) -> Vec<String> {
+    let found = devices.find(&[Request { name: request, optional: true }]).unwrap();
+    found.iter().map(|d| d.name.clone()).collect()
+}
+
+#[test]
+fn devices_are_found_by_every_form_of_name() {
+    let (_dir, registry) = registry(&[("a/gpus.yaml", GPUS)], &[]);
+    let devices = registry.scan();
+    assert!(devices.problems.is_empty(), "{:?}", devices.problems);
+    assert!(devices.iter().all(|d| d.auto_allowed));
+    assert_eq!(names(&devices, "vendor1.com/device=foo"), ["vendor1.com/device=foo"]);
+    assert_eq!(names(&devices, "vendor1.com/device"), ["vendor1.com/device=bar"], "the first by name");
+    assert_eq!(names(&devices, "vendor1.com/device=*").len(), 2);
+    assert_eq!(names(&devices, "class1"), ["vendor1.com/device=foo"]);
+    assert!(names(&devices, "vendor1.com/device=no").is_empty());
+    assert!(names(&devices, "class2").is_empty());
+    let missing = devices.find(&[Request { name: "class2", optional: false }]).unwrap_err();
+    assert_eq!(missing.to_string(), "required device \"class2\" is not registered");
+}
+
+#[test]
+fn the_common_part_is_given_once() {
+    let (_dir, registry) = registry(&[("a/gpus.yaml", GPUS)], &[]);
+    let devices = registry.scan();
+    let all = [Request { name: "vendor1.com/device=*", optional: false }];
+    let edits = Edits::of(&devices.find(&all).unwrap());
+    assert_eq!(edits.env, ["COMMON=1", "BAR=injected", "FOO=injected"]);
+    assert_eq!(edits.additional_gids, [44]);
+    assert_eq!(edits.device_nodes[0].host(), Path::new("/dev/null"));
+    assert!(edits.mounts[0].read_only());
+    assert_eq!(edits.unsupported(), None);
+}
+
+#[test]
+fn later_directories_win_and_bad_files_are_named() {
+    let json = r#"{"cdiVersion":"0.5.0","kind":"v.com/d","devices":[{"name":"x","containerEdits":{"env":["A=b"],
+        "hooks":[{"hookName":"createContainer","path":"/usr/bin/h"}]}}]}"#;
+    let (_dir, registry) = registry(
+        &[
+            ("a/x.yaml", "cdiVersion: '0.5.0'\nkind: v.com/d\ndevices: [{name: x}]"),
+            ("b/x.json", json),
+            ("b/broken.yaml", "kind: ["),
+            ("b/kind.yaml", "cdiVersion: '0.5.0'\nkind: nothing"),
+            ("b/name.yaml", "cdiVersion: '0.5.0'\nkind: v.com/e\ndevices: [{name: ../x}]"),
+            ("b/notes.txt", "not a spec"),
+        ],
+        &["v.com/d"],
+    );
+    let devices = registry.scan();
+    assert_eq!(devices.problems.len(), 3, "{:?}", devices.problems);
+    let x = devices.find(&[Request { name: "v.com/d=x", optional: false }]).unwrap();
+    assert!(x[0].auto_allowed);
+    assert_eq!(Edits::of(&x).unsupported().unwrap(), "hook createContainer (/usr/bin/h)");
+}
+
+#[test]
+fn absurd_files_are_refused() {
+    let large = format!("# {}", "x".repeat(2 << 20));
+    let deep = format!("a: {}", "[".repeat(100_000));
+    let (_dir, registry) = registry(&[("a/large.yaml", &large), ("a/deep.yaml", &deep)], &[]);
+    assert_eq!(registry.scan().problems.len(), 2);
+}
+
+#[test]
+fn what_two_files_of_a_directory_describe_is_neither() {
+    let one = "cdiVersion: '0.5.0'\nkind: v.com/d\ndevices: [{name: x}, {name: NAME}]";
+    let (_dir, registry) = registry(
+        &[("a/0.yaml", one), ("b/1.yaml", &one.replace("NAME", "y")), ("b/2.yaml", &one.replace("NAME", "z"))],
+        &[],
+    );
+    let devices = registry.scan();
+    assert_eq!(devices.problems.len(), 1, "{:?}", devices.problems);
+    assert_eq!(names(&devices, "v.com/d=*"), ["v.com/d=NAME", "v.com/d=y", "v.com/d=z"]);
+}
+
+#[test]
+fn what_cannot_be_given_is_named() {
+    let node = |text: &str| {
+        let file = format!(
+            "cdiVersion: '0.5.0'\nkind: v.com/d\ndevices: [{{name: x, containerEdits: {{{text}}}}}]"
+        );
+        let (_dir, registry) = registry(&[("a/x.yaml", &file)], &[]);
+        let devices = registry.scan();
+        assert!(devices.problems.is_empty(), "{:?}", devices.problems);
+        Edits::of(&devices.find(&[Request { name: "v.com/d=x", optional: false }]).unwrap()).unsupported()
+    };
+    assert_eq!(node("deviceNodes: [{path: /dev/x, type: c, major: 1, minor: 3, fileMode: 0o600, permissions: rwm}]"), None);
+    assert_eq!(node("mounts: [{hostPath: /a, containerPath: /b, type: bind}]"), None);
+    for (text, want) in [
+        ("deviceNodes: [{path: /dev/x, type: p}]", "type \"p\" for the device node /dev/x"),
+        ("deviceNodes: [{path: /dev/x, permissions: r}]", "permissions \"r\" for the device node /dev/x"),
+        ("mounts: [{hostPath: a, containerPath: /b, type: tmpfs}]", "mount /b of type \"tmpfs\""),
+        ("netDevices: [{hostInterfaceName: eth1, name: net1}]", "network interface net1"),
+        ("intelRdt: {closID: a}", "intelRdt"),
+    ] {
+        assert_eq!(node(text).as_deref(), Some(want));
+    }
+}
