@@ -8,7 +8,6 @@ use kiln_llb::errdefs::{BuildError, Code};
 use kiln_llb::{Definition, Op};
 use kiln_progress::Update;
 use kiln_proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest, StatusRequest};
-use kiln_proto::pb;
 use kiln_session::SessionHeaders;
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
@@ -224,26 +223,17 @@ fn wire_request(request: &BuildRequest, session: String) -> SolveRequest {
         ..Default::default()
     };
     match &request.work {
-        Work::Definition(definition) => wire.definition = Some(graph(definition)),
+        Work::Definition(definition) => wire.definition = Some(definition.to_wire()),
         Work::Frontend { name, attrs, inputs } => {
             wire.frontend.clone_from(name);
             wire.frontend_attrs = map(attrs);
-            wire.frontend_inputs = inputs.iter().map(|(k, d)| (k.clone(), graph(d))).collect();
+            wire.frontend_inputs = inputs.iter().map(|(k, d)| (k.clone(), d.to_wire())).collect();
             if !request.cache_imports.is_empty() {
                 let imports = frontend_imports(&request.cache_imports);
                 wire.frontend_attrs.insert("cache-imports".to_string(), imports);
             }
         }
     }
-    wire
-}
-
-/// A graph without empty entries in its maps: our encoder leaves the value of such an entry out, which BuildKit's
-/// decoder makes a null pointer of, at which its daemon ends.
-fn graph(definition: &Definition) -> pb::Definition {
-    let mut wire = definition.to_pb();
-    wire.metadata.retain(|_, m| *m != pb::OpMetadata::default());
-    wire.source.get_or_insert_default().locations.retain(|_, l| !l.locations.is_empty());
     wire
 }
 
@@ -273,7 +263,6 @@ fn frontend_imports(entries: &[CacheEntry]) -> String {
 mod tests {
     use super::*;
     use crate::{Export, Output};
-    use prost::Message as _;
 
     fn frontend() -> BuildRequest {
         let attrs = [("filename".to_string(), "Dockerfile".to_string())].into();
@@ -305,30 +294,6 @@ mod tests {
         assert_eq!(wire.frontend_attrs["filename"], "Dockerfile");
         request.reference = "mine".into();
         assert_eq!(wire_request(&request, String::new()).r#ref, "mine");
-    }
-
-    #[test]
-    fn maps_of_a_graph_have_no_empty_entries() {
-        let op = pb::Op {
-            op: Some(pb::op::Op::Source(pb::SourceOp {
-                identifier: "local://x".into(),
-                ..Default::default()
-            })),
-            ..Default::default()
-        };
-        let op = op.encode_to_vec();
-        let digest = kiln_digest::Digest::sha256(&op).to_string();
-        let root =
-            pb::Op { inputs: vec![pb::Input { digest: digest.clone(), index: 0 }], ..Default::default() };
-        let locations = [(digest.clone(), pb::Locations::default())].into();
-        let definition = pb::Definition {
-            def: vec![op, root.encode_to_vec()],
-            metadata: [(digest, pb::OpMetadata::default())].into(),
-            source: Some(pb::Source { locations, ..Default::default() }),
-        };
-        let wire = graph(&Definition::decode(&definition).unwrap());
-        assert!(wire.metadata.values().all(|m| *m != pb::OpMetadata::default()));
-        assert!(wire.source.unwrap().locations.is_empty());
     }
 
     #[test]

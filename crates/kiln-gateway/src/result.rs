@@ -54,8 +54,9 @@ pub(crate) fn solved(
 
 fn wire_ref(found: Option<BridgeRef>) -> gateway::Ref {
     match found {
-        Some(BridgeRef { id, definition }) => gateway::Ref { id, def: Some(definition.to_pb()) },
-        None => gateway::Ref::default(),
+        Some(BridgeRef { id, definition }) => gateway::Ref { id, def: Some(definition.to_wire()) },
+        // Not an empty message: in a map it would be left out, and Go programs would find a null pointer.
+        None => gateway::Ref { id: String::new(), def: Some(kiln_proto::pb::Definition::default()) },
     }
 }
 

@@ -169,7 +169,7 @@ impl LlbBridge for BridgeService {
 
     async fn inputs(&self, request: Request<gateway::InputsRequest>) -> Answer<gateway::InputsResponse> {
         let (bridge, _) = self.open(request).await?;
-        let definitions = bridge.inputs().iter().map(|(name, d)| (name.clone(), d.to_pb())).collect();
+        let definitions = bridge.inputs().iter().map(|(name, d)| (name.clone(), d.to_wire())).collect();
         Ok(Response::new(gateway::InputsResponse { definitions }))
     }
 

@@ -206,4 +206,20 @@ impl Definition {
         }
         pb::Definition { def, metadata, source: self.source.as_ref().map(SourceMap::to_pb) }
     }
+
+    /// As [`Self::to_pb`], for programs written in Go: without empty values in maps, and not empty itself. Our encoder
+    /// leaves such a value out, and the decoder of those programs makes a null pointer of it, at which they end.
+    pub fn to_wire(&self) -> pb::Definition {
+        let mut wire = self.to_pb();
+        wire.source.get_or_insert_default();
+        without_empty_values(&mut wire);
+        wire
+    }
+}
+
+fn without_empty_values(wire: &mut pb::Definition) {
+    wire.metadata.retain(|_, m| *m != pb::OpMetadata::default());
+    let Some(source) = &mut wire.source else { return };
+    source.locations.retain(|_, l| !l.locations.is_empty());
+    source.infos.iter_mut().filter_map(|i| i.definition.as_mut()).for_each(without_empty_values);
 }

@@ -3,6 +3,8 @@
 use super::*;
 use crate::builder::*;
 use crate::op::attr;
+use kiln_proto::pb;
+use prost::Message;
 
 #[test]
 fn a_local_source() {
@@ -125,4 +127,26 @@ fn a_very_long_chain_needs_no_stack() {
     }
     let def = g.marshal(at, &MarshalOptions::default()).unwrap();
     assert_eq!(Definition::decode(&def.to_pb()).unwrap().vertices().len(), 20_000);
+}
+
+/// A value that is left out is a null pointer to the decoder of Go programs.
+#[test]
+fn maps_on_the_wire_have_no_empty_values() {
+    let op = pb::Op {
+        op: Some(pb::op::Op::Source(pb::SourceOp { identifier: "local://x".into(), ..Default::default() })),
+        ..Default::default()
+    };
+    let op = op.encode_to_vec();
+    let digest = Digest::sha256(&op).to_string();
+    let root = pb::Op { inputs: vec![pb::Input { digest: digest.clone(), index: 0 }], ..Default::default() };
+    let locations = [(digest.clone(), pb::Locations::default())].into();
+    let definition = pb::Definition {
+        def: vec![op, root.encode_to_vec()],
+        metadata: [(digest, pb::OpMetadata::default())].into(),
+        source: Some(pb::Source { locations, ..Default::default() }),
+    };
+    let wire = Definition::decode(&definition).unwrap().to_wire();
+    assert!(wire.metadata.values().all(|m| *m != pb::OpMetadata::default()));
+    assert!(wire.source.unwrap().locations.is_empty());
+    assert!(!Definition::default().to_wire().encode_to_vec().is_empty());
 }
