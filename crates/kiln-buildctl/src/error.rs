@@ -38,6 +38,12 @@ impl From<String> for Error {
     }
 }
 
+impl From<kiln_cli::error::CliError> for Error {
+    fn from(error: kiln_cli::error::CliError) -> Self {
+        Self::Text(error.to_string())
+    }
+}
+
 impl From<&str> for Error {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
@@ -95,7 +101,8 @@ impl Error {
                 let _ = print_source_excerpt(&source, &ranges, &mut out);
             }
         }
-        format!("{}error: {self}\n", String::from_utf8_lossy(&out))
+        let error = kiln_progress::printable_lines(&format!("error: {self}\n"));
+        format!("{}{error}", String::from_utf8_lossy(&out))
     }
 }
 

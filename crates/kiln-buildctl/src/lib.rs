@@ -8,8 +8,6 @@ mod cli;
 mod command;
 mod connect;
 mod error;
-mod tabs;
-mod template;
 mod text;
 
 use cli::{Action, Invocation, Outcome, Values};
@@ -70,7 +68,7 @@ fn report(error: &Error) -> ExitCode {
 
 fn run_command(invocation: &Invocation) -> ExitCode {
     let result = match invocation.values.text_or("log-format", "text") {
-        "json" | "text" | "" => block_on(interruptible(invocation)),
+        "json" | "text" | "" => kiln_cli::block_on(interruptible(invocation)),
         other => Err(format!("unsupported log type {other:?}").into()),
     };
     match result {
@@ -89,15 +87,4 @@ async fn interruptible(invocation: &Invocation) -> Result<(), Error> {
         result = command::run(invocation) => result,
         result = build::interrupted() => result.and(Err(Error::Canceled)),
     }
-}
-
-fn block_on(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| format!("starting the runtime: {e}"))?;
-    let result = runtime.block_on(work);
-    // A thread that still reads stdin would hold the process.
-    runtime.shutdown_background();
-    result
 }

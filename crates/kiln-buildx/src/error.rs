@@ -108,7 +108,8 @@ impl Error {
             Self::Cli(error) | Self::Build(error) => printer::people(&kiln_cli::error::excerpts(error)),
             _ => {}
         }
-        printer::people(&format!("ERROR: {self}\n"));
+        // Part of it was said by the daemon or an engine.
+        printer::people(&kiln_progress::printable_lines(&format!("ERROR: {self}\n")));
         if let Some(advice) = self.advice() {
             printer::people(&format!("hint: {advice}\n"));
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kiln_dockerfile::csv::{parse_bool, parse_bytes};
+use kiln_dockerfile::parse_duration;
 
 use crate::spec::{Flag, Kind};
 
@@ -119,10 +120,7 @@ impl Parsed {
                 Some(format!("strconv.ParseBool: parsing {value:?}: invalid syntax"))
             }
             Kind::Size if parse_bytes(&value).is_none() => Some(format!("invalid size: '{value}'")),
-            Kind::Duration if duration(&value).is_none() => Some(match value.parse::<f64>() {
-                Ok(_) => format!("time: missing unit in duration {value:?}"),
-                Err(_) => format!("time: invalid duration {value:?}"),
-            }),
+            Kind::Duration => duration(&value).err(),
             Kind::List("filter") if !value.is_empty() && !value.contains('=') => {
                 Some("bad format of filter (expected name=value)".into())
             }
@@ -178,17 +176,14 @@ impl Parsed {
 
     /// A duration.
     pub(crate) fn duration(&self, name: &str) -> Option<Duration> {
-        duration(&self.word(name)?)
+        duration(&self.word(name)?).ok()
     }
 }
 
-/// `1h30m`, `20s`, `0`: Go's form, without days.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
-    match text {
-        "0" => Some(Duration::ZERO),
-        text if text.contains('d') => None,
-        text => kiln_cli::human::parse_duration(text),
-    }
+/// `1h30m`, `20s`, `0`: Go's form, without days; less than nothing is refused.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let nanos = parse_duration(text).map_err(|e| e.to_string())?;
+    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| format!("time: negative duration {text:?}"))
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! Lists in the form that `--format` names.
 
 use kiln_cli::tabs::Tabs;
-use serde_json::{Map, Value};
+use kiln_cli::template::{Template, Value};
 
 use crate::error::Error;
-use crate::template::{Row, Template};
 
 /// The form of a list.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +23,6 @@ impl Format {
         };
         match text {
             "table" => Ok(Self::Table(template(table)?)),
-            "json" => Ok(Self::Each(template("{{json .}}")?)),
             _ => match text.strip_prefix("table ") {
                 Some(columns) => Ok(Self::Table(template(columns)?)),
                 None => Ok(Self::Each(template(text)?)),
@@ -38,19 +36,17 @@ impl Format {
     }
 
     /// The list as text; `headers` are fields and their names.
-    pub(crate) fn write(&self, headers: &[(&str, &str)], rows: &[Row]) -> Result<String, Error> {
-        let wrong = |e| Error::Text(format!("template parsing error: template: {e}"));
-        let (template, mut out) = match self {
-            Self::Each(template) => (template, String::new()),
-            Self::Table(template) => {
-                let fields: Map<_, _> =
-                    headers.iter().map(|(k, v)| ((*k).to_owned(), Value::from(*v))).collect();
-                let row = Row { whole: Value::Null, fields };
-                (template, template.render(&row).map_err(wrong)? + "\n")
-            }
-        };
+    pub(crate) fn write(&self, headers: &[(&str, &str)], rows: &[Value]) -> Result<String, Error> {
+        let wrong = |e| Error::Text(format!("template parsing error: {e}"));
+        let mut out = String::new();
+        if let Self::Table(template) = self {
+            let names = headers.iter().map(|(k, v)| ((*k).to_owned(), Value::from(*v))).collect();
+            out.push_str(&template.execute_header(&Value::Map(names)).map_err(wrong)?);
+            out.push('\n');
+        }
+        let (Self::Table(template) | Self::Each(template)) = self;
         for row in rows {
-            out.push_str(&template.render(row).map_err(wrong)?);
+            out.push_str(&template.execute(row).map_err(wrong)?);
             out.push('\n');
         }
         Ok(if self.is_table() { Tabs::TABLE.format(&out) } else { out })

@@ -14,7 +14,6 @@ mod format;
 mod help;
 mod plugin;
 mod spec;
-mod template;
 
 use std::ffi::OsString;
 use std::path::Path;

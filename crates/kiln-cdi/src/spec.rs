@@ -68,7 +68,8 @@ impl Edits {
         if self.intel_rdt.is_some() {
             return Some("intelRdt".into());
         }
-        let device = |d: &DeviceNode| Some(format!("{} for the device node {}", d.unsupported()?, d.path.display()));
+        let device =
+            |d: &DeviceNode| Some(format!("{} for the device node {}", d.unsupported()?, d.path.display()));
         let mount = |m: &Mount| {
             let plain = matches!(m.kind.as_str(), "" | "none" | "bind");
             (!plain).then(|| format!("mount {} of type {:?}", m.container_path.display(), m.kind))

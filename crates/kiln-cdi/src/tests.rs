@@ -102,7 +102,11 @@ fn absurd_files_are_refused() {
 fn what_two_files_of_a_directory_describe_is_neither() {
     let one = "cdiVersion: '0.5.0'\nkind: v.com/d\ndevices: [{name: x}, {name: NAME}]";
     let (_dir, registry) = registry(
-        &[("a/0.yaml", one), ("b/1.yaml", &one.replace("NAME", "y")), ("b/2.yaml", &one.replace("NAME", "z"))],
+        &[
+            ("a/0.yaml", one),
+            ("b/1.yaml", &one.replace("NAME", "y")),
+            ("b/2.yaml", &one.replace("NAME", "z")),
+        ],
         &[],
     );
     let devices = registry.scan();
@@ -113,15 +117,17 @@ fn what_two_files_of_a_directory_describe_is_neither() {
 #[test]
 fn what_cannot_be_given_is_named() {
     let node = |text: &str| {
-        let file = format!(
-            "cdiVersion: '0.5.0'\nkind: v.com/d\ndevices: [{{name: x, containerEdits: {{{text}}}}}]"
-        );
+        let file =
+            format!("cdiVersion: '0.5.0'\nkind: v.com/d\ndevices: [{{name: x, containerEdits: {{{text}}}}}]");
         let (_dir, registry) = registry(&[("a/x.yaml", &file)], &[]);
         let devices = registry.scan();
         assert!(devices.problems.is_empty(), "{:?}", devices.problems);
         Edits::of(&devices.find(&[Request { name: "v.com/d=x", optional: false }]).unwrap()).unsupported()
     };
-    assert_eq!(node("deviceNodes: [{path: /dev/x, type: c, major: 1, minor: 3, fileMode: 0o600, permissions: rwm}]"), None);
+    assert_eq!(
+        node("deviceNodes: [{path: /dev/x, type: c, major: 1, minor: 3, fileMode: 0o600, permissions: rwm}]"),
+        None
+    );
     assert_eq!(node("mounts: [{hostPath: /a, containerPath: /b, type: bind}]"), None);
     for (text, want) in [
         ("deviceNodes: [{path: /dev/x, type: p}]", "type \"p\" for the device node /dev/x"),

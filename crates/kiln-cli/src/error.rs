@@ -5,7 +5,7 @@ use crate::printer;
 use kiln_client::ConnectError;
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_llb::mask_credentials;
-use kiln_progress::{LineRange, SourceFile, print_source_excerpt};
+use kiln_progress::{LineRange, SourceFile, print_source_excerpt, printable_lines};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -141,7 +141,8 @@ pub fn report(error: &CliError) -> ExitCode {
 /// Excerpts of the sources, `error: ...`, then hints.
 pub fn text(error: &CliError) -> String {
     let mut out = excerpts(error);
-    out.push_str(&format!("error: {error}\n"));
+    // Part of it was said by the daemon, and by those that it asked.
+    out.push_str(&printable_lines(&format!("error: {error}\n")));
     for hint in advice::hints(error) {
         out.push_str(&format!("hint: {hint}\n"));
     }

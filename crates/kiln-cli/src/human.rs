@@ -1,26 +1,58 @@
 //! Sizes and times for people, as Docker's tools print them.
 
 use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
 
 /// A size with decimal units and up to four digits: `2.746MB`.
 pub fn size(bytes: i64) -> String {
-    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
+    scaled(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"], short)
+}
+
+/// A size with binary units and up to four digits: `488.3MiB`.
+pub fn binary_size(bytes: i64) -> String {
+    scaled(bytes, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"], short)
+}
+
+/// A size with decimal units and all digits there are: `1.234567kB`.
+pub fn exact_size(bytes: i64) -> String {
+    scaled(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"], |value| value.to_string())
+}
+
+fn scaled(bytes: i64, base: f64, units: &[&str; 7], digits: impl Fn(f64) -> String) -> String {
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value.abs() >= base && unit + 1 < units.len() {
+        value /= base;
         unit += 1;
     }
-    let decimals = match value {
+    format!("{}{}", digits(value), units[unit])
+}
+
+/// Up to four digits.
+fn short(value: f64) -> String {
+    let decimals = match value.abs() {
         v if v < 10.0 => 3,
         v if v < 100.0 => 2,
         v if v < 1000.0 => 1,
         _ => 0,
     };
     let digits = format!("{value:.decimals$}");
-    let digits =
-        if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { &digits };
-    format!("{digits}{}", UNITS[unit])
+    match digits.contains('.') {
+        true => digits.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => digits,
+    }
+}
+
+/// A time as Go prints it: `2026-01-02 03:04:05.006 +0000 UTC`.
+pub fn go_time(at: Timestamp) -> String {
+    let fraction = format!("{:09}", at.subsec_nanosecond().unsigned_abs());
+    let fraction = fraction.trim_end_matches('0');
+    let point = if fraction.is_empty() { "" } else { "." };
+    format!("{}{point}{fraction} +0000 UTC", at.strftime("%Y-%m-%d %H:%M:%S"))
+}
+
+/// A duration as Go prints it: `48h0m0s`.
+pub fn go_duration(duration: Duration) -> String {
+    kiln_dockerfile::format_duration(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// How long ago something was: `4 hours ago`.
@@ -47,30 +79,14 @@ fn about(d: SignedDuration) -> String {
     }
 }
 
-/// Reads `24h`, `1h30m`, `90s`, `2d`: seconds.
-pub fn parse_duration(text: &str) -> Option<std::time::Duration> {
-    let mut rest = text;
-    let mut total = 0.0;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        let after = &rest[digits..];
-        let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let scale = match &after[..end] {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            "d" => 86400.0,
-            _ => return None,
-        };
-        total += number * scale;
-        rest = &after[end..];
-    }
-    std::time::Duration::try_from_secs_f64(total).ok()
+/// Reads a duration of Go (`24h`, `1h30m`, `1.5m`), with days before it if there are any (`2d`, `1d12h`).
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let (days, rest) = match text.split_once('d') {
+        Some((days, rest)) => (days.parse::<u32>().ok()?, if rest.is_empty() { "0" } else { rest }),
+        None => (0, text),
+    };
+    let nanos = u64::try_from(kiln_dockerfile::parse_duration(rest).ok()?).ok()?;
+    Duration::from_secs(86_400 * u64::from(days)).checked_add(Duration::from_nanos(nanos))
 }
 
 /// Rows with columns as wide as their widest cell, two blanks between them.
@@ -85,4 +101,22 @@ pub fn table(rows: &[Vec<String>]) -> String {
         out.push('\n');
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_times_and_durations_as_go_prints_them() {
+        assert_eq!([512_000_000, 10_500_000_000].map(exact_size), ["512MB", "10.5GB"]);
+        assert_eq!(
+            [2048, 512_000_000, 10_000_000_000].map(binary_size),
+            ["2KiB", "488.3MiB", "9.313GiB"]
+        );
+        let at = |n| go_time(Timestamp::new(1_767_323_045, n).unwrap());
+        assert_eq!(at(0), "2026-01-02 03:04:05 +0000 UTC");
+        assert_eq!(at(6_000_000), "2026-01-02 03:04:05.006 +0000 UTC");
+        assert_eq!(go_duration(Duration::from_secs(172_800)), "48h0m0s");
+    }
 }

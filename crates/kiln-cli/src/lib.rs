@@ -20,6 +20,7 @@ pub mod printer;
 pub mod progress;
 pub mod stdin;
 pub mod tabs;
+pub mod template;
 pub mod usage;
 
 pub use commands::buildkitd::{BuildkitdArgs, ContainerdArgs};
@@ -107,7 +108,11 @@ fn log_to_stderr(debug: bool) {
         .try_init();
 }
 
-fn block_on(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+/// Runs a command to its end on a runtime of its own.
+///
+/// # Errors
+/// Those of the command, and of starting the runtime.
+pub fn block_on<E: From<CliError>>(work: impl Future<Output = Result<(), E>>) -> Result<(), E> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

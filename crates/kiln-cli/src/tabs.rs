@@ -16,7 +16,7 @@ impl Tabs {
     pub const TABLE: Self = Self { min_width: 10, tab_width: 0, padding: 3 };
     /// Lists of names and values.
     pub const LIST: Self = Self { min_width: 0, tab_width: 0, padding: 1 };
-    /// Records and sums of the build cache.
+    /// What buildctl prints, and records and sums of the build cache.
     pub const USAGE: Self = Self { min_width: 1, tab_width: 8, padding: 1 };
 
     /// Lays a text out. A cell ends with a tab; what follows the last tab of a line belongs to no column. A column
@@ -83,5 +83,8 @@ mod tests {
     fn tabs_fill_up() {
         assert_eq!(Tabs::USAGE.format("Reclaimable:\t1B\nTotal:\t2B\n"), "Reclaimable:\t1B\nTotal:\t\t2B\n");
         assert_eq!(Tabs::USAGE.format("Total:\t2B\n"), "Total:\t2B\n");
+        let labels = "ID:\tx\nLabels:\n\ta.long.name:\ty\n\tb:\tz\n";
+        assert_eq!(Tabs::USAGE.format(labels), "ID:\tx\nLabels:\n\ta.long.name:\ty\n\tb:\t\tz\n");
+        assert_eq!(["no cells\n", ""].map(|t| Tabs::USAGE.format(t)), ["no cells\n", ""]);
     }
 }

@@ -1,7 +1,9 @@
 //! `containerd.services.content.v1.Content`: the blobs of the daemon, to be read.
+//!
+//! A thread is held for a message at a time: who asks and does not listen keeps none from others.
 
-use futures::Stream;
-use kiln_content::{BlobDetail, ContentError, ContentStore};
+use futures::{Stream, stream};
+use kiln_content::{BlobDetail, BlobInfo, ContentError, ContentStore};
 use kiln_digest::Digest;
 use kiln_proto::containerd::{
     DeleteContentRequest, Empty, Info, InfoRequest, InfoResponse, ListContentRequest, ListContentResponse,
@@ -12,12 +14,11 @@ use kiln_proto::google::protobuf::Timestamp;
 use kiln_snapshot::Filter;
 use prost::Message;
 use std::convert::Infallible;
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, BoxFuture, Service, StdError, http};
 use tonic::server::{Grpc, NamedService};
@@ -55,23 +56,22 @@ impl ContentService {
         let filter = Filter::parse_all(&request.into_inner().filters)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
         let blobs = self.blocking(|content| content.list()).await?;
-        let (sender, receiver) = mpsc::channel(2);
-        spawn_blocking(move || {
-            for block in blobs.chunks(BLOCK) {
-                let details = block.iter().filter_map(|blob| self.content.detail(&blob.digest).transpose());
-                let info: Result<Vec<Info>, ContentError> = details
-                    .filter(|d| d.as_ref().map_or(true, |d| filter.matches_fields(|name| field(d, name))))
-                    .map(|d| d.map(wire))
+        let next = |(service, filter, mut blobs): (Self, Filter, std::vec::IntoIter<BlobInfo>)| async move {
+            while !blobs.as_slice().is_empty() {
+                let block: Vec<BlobInfo> = blobs.by_ref().take(BLOCK).collect();
+                let found = service.blocking(move |content| details(content, &block)).await?;
+                let info: Vec<Info> = found
+                    .into_iter()
+                    .filter(|d| filter.matches_fields(|name| field(d, name)))
+                    .map(wire)
                     .collect();
-                let message = info.map(|info| ListContentResponse { info }).map_err(status);
-                let failed = message.is_err();
-                let empty = message.as_ref().is_ok_and(|m| m.info.is_empty());
-                if !empty && sender.blocking_send(message).is_err() || failed {
-                    return;
+                if !info.is_empty() {
+                    return Ok(Some((ListContentResponse { info }, (service, filter, blobs))));
                 }
             }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+            Ok(None)
+        };
+        Ok(Response::new(Box::pin(stream::try_unfold((self, filter, blobs.into_iter()), next))))
     }
 
     async fn read(self, request: Request<ReadContentRequest>) -> Answer<BoxStream<ReadContentResponse>> {
@@ -85,14 +85,19 @@ impl ContentService {
         let rest =
             rest.ok_or_else(|| Status::out_of_range(format!("read past object length {size} bytes")))?;
         let wanted = u64::try_from(request.size).ok().filter(|n| *n > 0).map_or(rest, |n| n.min(rest));
-        let (sender, receiver) = mpsc::channel(2);
-        spawn_blocking(move || {
-            let sent = send_file(&mut file, offset, wanted, &sender);
-            if let Err(error) = sent {
-                let _ = sender.blocking_send(Err(Status::internal(format!("read blob {digest}: {error}"))));
+        file.seek(SeekFrom::Start(offset)).map_err(|e| unreadable(&digest, &e))?;
+        let next = move |(file, sent)| async move {
+            if sent >= wanted {
+                return Ok(None);
             }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+            let piece = spawn_blocking(move || piece(file, wanted - sent)).await;
+            let (file, data) = piece.map_err(io::Error::from).flatten().map_err(|e| unreadable(&digest, &e))?;
+            let length = data.len() as u64;
+            // Counted from the offset asked for, as containerd does.
+            let message = ReadContentResponse { offset: i64::try_from(sent).unwrap_or(i64::MAX), data };
+            Ok(Some((message, (file, sent + length))))
+        };
+        Ok(Response::new(Box::pin(stream::try_unfold((file, 0), next))))
     }
 
     async fn update(self, request: Request<UpdateRequest>) -> Answer<InfoResponse> {
@@ -140,27 +145,19 @@ impl ContentService {
     }
 }
 
-/// Sends `wanted` bytes from `offset` on; ends early when nobody takes them.
-fn send_file(
-    file: &mut std::fs::File,
-    offset: u64,
-    wanted: u64,
-    sender: &mpsc::Sender<Result<ReadContentResponse, Status>>,
-) -> std::io::Result<()> {
-    file.seek(SeekFrom::Start(offset))?;
-    let mut sent = 0;
-    while sent < wanted {
-        let size = usize::try_from(wanted - sent).unwrap_or(CHUNK).min(CHUNK);
-        let mut data = vec![0; size];
-        file.read_exact(&mut data)?;
-        // Counted from the offset asked for, as containerd does.
-        let message = ReadContentResponse { offset: i64::try_from(sent).unwrap_or(i64::MAX), data };
-        if sender.blocking_send(Ok(message)).is_err() {
-            return Ok(());
-        }
-        sent += size as u64;
-    }
-    Ok(())
+/// The next bytes of a blob, at most `left`.
+fn piece(mut file: File, left: u64) -> io::Result<(File, Vec<u8>)> {
+    let mut data = vec![0; usize::try_from(left).unwrap_or(CHUNK).min(CHUNK)];
+    file.read_exact(&mut data)?;
+    Ok((file, data))
+}
+
+fn details(content: &ContentStore, blobs: &[BlobInfo]) -> Result<Vec<BlobDetail>, ContentError> {
+    blobs.iter().filter_map(|blob| content.detail(&blob.digest).transpose()).collect()
+}
+
+fn unreadable(digest: &Digest, error: &io::Error) -> Status {
+    Status::internal(format!("read blob {digest}: {error}"))
 }
 
 fn digest(text: &str) -> Result<Digest, Status> {

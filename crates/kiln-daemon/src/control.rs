@@ -206,7 +206,8 @@ where
     F: FnOnce(tokio::sync::mpsc::Sender<Result<T, Status>>) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let (sender, receiver) = tokio::sync::mpsc::channel(16);
+    // A reader that does not read holds so many messages.
+    let (sender, receiver) = tokio::sync::mpsc::channel(2);
     tokio::spawn(feed(sender));
     Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))
 }

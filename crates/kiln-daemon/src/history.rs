@@ -59,18 +59,13 @@ pub(crate) async fn replay(engine: &Engine, id: &str) -> Result<Option<BoxStream
         true => Ok(None),
         false => history.log(&id),
     });
-    let Some(mut log) = log.await? else { return Ok(None) };
-    // Few messages at a time: each may be large.
-    let (sender, receiver) = tokio::sync::mpsc::channel(2);
-    spawn_blocking(move || {
-        while let Some(message) = log.read().map_err(status).transpose() {
-            let failed = message.is_err();
-            if sender.blocking_send(message).is_err() || failed {
-                return;
-            }
-        }
-    });
-    Ok(Some(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))))
+    let Some(log) = log.await? else { return Ok(None) };
+    // A thread is held for a message at a time, not for as long as the client listens.
+    let next = |mut log: kiln_history::LogReader| async move {
+        let read = spawn_blocking(move || log.read().map(|message| message.map(|m| (m, log))));
+        read.await.map_err(|e| Status::internal(format!("build history: {e}")))?.map_err(status)
+    };
+    Ok(Some(Box::pin(stream::try_unfold(log, next))))
 }
 
 /// With the header by which clients know how far the daemon's clock is from theirs.

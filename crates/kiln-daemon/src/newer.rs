@@ -200,6 +200,8 @@ struct WorkerRecord {
     gc_policy: Vec<worker::GcPolicy>,
     #[prost(message, optional, tag = "5")]
     buildkit_version: Option<Version>,
+    #[prost(message, repeated, tag = "6")]
+    cdi_devices: Vec<worker::CdiDevice>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -231,6 +233,7 @@ impl From<worker::WorkerRecord> for WorkerRecord {
             platforms: r.platforms,
             gc_policy: r.gc_policy,
             buildkit_version: Some(version()),
+            cdi_devices: r.cdi_devices,
         }
     }
 }
@@ -246,12 +249,18 @@ mod tests {
             labels: [("a".to_string(), "b".to_string())].into(),
             platforms: vec![pb::Platform { os: "linux".into(), ..Default::default() }],
             gc_policy: vec![worker::GcPolicy { all: true, ..Default::default() }],
+            cdi_devices: vec![worker::CdiDevice {
+                name: "v/d=x".into(),
+                auto_allow: true,
+                ..Default::default()
+            }],
             ..Default::default()
         };
         let bytes = WorkerRecord::from(known.clone()).encode_to_vec();
         let read = worker::WorkerRecord::decode(&bytes[..]).unwrap();
         assert_eq!((read.id, read.labels), (known.id, known.labels));
         assert_eq!((read.platforms, read.gc_policy), (known.platforms, known.gc_policy));
+        assert_eq!(read.cdi_devices, known.cdi_devices);
         assert_eq!(read.buildkit_version.unwrap().version, VERSION);
     }
 }

@@ -31,7 +31,7 @@ pub use ast::{
     Source, Stage, Warning,
 };
 pub use device::Device;
-pub use duration::{DurationError, parse as parse_duration};
+pub use duration::{DurationError, format as format_duration, parse as parse_duration};
 pub use error::{ErrorKind, ParseError};
 pub use heredoc::{Heredoc, HeredocWord};
 pub use instruction::{Wrong, parse, parse_trigger, read};

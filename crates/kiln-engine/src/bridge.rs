@@ -227,8 +227,11 @@ impl Bridge {
     }
 
     /// Shows a warning to those who follow the build.
-    pub fn warn(&self, warning: kiln_progress::Warning) {
-        self.0.build.hub.warning(warning);
+    ///
+    /// # Errors
+    /// If there have been too many.
+    pub fn warn(&self, warning: kiln_progress::Warning) -> Result<(), BuildError> {
+        self.0.build.warn(warning)
     }
 
     /// Says that a place with exported cache is not used.
@@ -270,7 +273,7 @@ impl Bridge {
 }
 
 /// An id of a caller, short enough for a message.
-fn shown(id: &str) -> String {
+pub(crate) fn shown(id: &str) -> String {
     let mut text: String = id.chars().take(64).collect();
     if text.len() < id.len() {
         text.push_str("...");

@@ -1,11 +1,11 @@
 //! One build while it runs: what its frontends and its client may use of the engine.
 
-use crate::hub::Hub;
 use crate::Engine;
 use crate::entitle::Rights;
+use crate::hub::Hub;
 use kiln_llb::errdefs::{BuildError, Code, Detail, SolveSubject};
 use kiln_llb::{Definition, Location, SourceMap, caps};
-use kiln_progress::ProgressGroup;
+use kiln_progress::{LineRange, ProgressGroup, Warning};
 use kiln_solver::{Edge, Error, Job};
 use kiln_worker::{Failure, Ref, Worker, graph};
 use std::collections::HashSet;
@@ -26,12 +26,19 @@ pub(crate) struct Build {
     pub(crate) skipped_imports: Mutex<HashSet<String>>,
     /// Bytes of all graphs that were added.
     pub(crate) graph_bytes: AtomicUsize,
+    /// Bytes of all warnings that were asked for.
+    pub(crate) warning_bytes: AtomicUsize,
     /// Held by frontends that run.
     pub(crate) frontends: Semaphore,
 }
 
 /// Most bytes that the graphs of one build may have together: nobody else's memory is a client's to use up.
 const MAX_GRAPH_BYTES: usize = 512 << 20;
+
+/// Most bytes that warnings of one build may have together: they are kept on disk until it is forgotten.
+const MAX_WARNING_BYTES: usize = 64 << 20;
+/// What a warning costs beside its texts.
+const WARNING: usize = 256;
 
 /// A graph that is built when somebody needs its result. Clones are the same.
 #[derive(Clone)]
@@ -74,6 +81,25 @@ impl Build {
         }
         let message = format!("the graphs of this build have more than {MAX_GRAPH_BYTES} bytes");
         Err(BuildError::new(Code::ResourceExhausted, message))
+    }
+
+    /// Says a warning of the frontend or client.
+    ///
+    /// # Errors
+    /// If there have been too many.
+    pub(crate) fn warn(&self, warning: Warning) -> Result<(), BuildError> {
+        let source =
+            warning.source.as_ref().map_or(0, |s| s.filename.len() + s.data.len() + s.language.len());
+        let detail: usize = warning.detail.iter().map(|line| line.len() + size_of::<Vec<u8>>()).sum();
+        let ranges = warning.ranges.len() * size_of::<LineRange>();
+        let bytes = WARNING + warning.short.len() + warning.url.len() + source + detail + ranges;
+        let before = self.warning_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > MAX_WARNING_BYTES {
+            let message = format!("the warnings of this build have more than {MAX_WARNING_BYTES} bytes");
+            return Err(BuildError::new(Code::ResourceExhausted, message));
+        }
+        self.hub.warning(warning);
+        Ok(())
     }
 
     /// Builds it, once.

@@ -9,6 +9,7 @@ use kiln_solver::JobId;
 use kiln_source::Memo;
 use kiln_worker::JobSessions;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -25,6 +26,7 @@ const KEEP: Duration = Duration::from_secs(10);
 pub(crate) struct Builds(Arc<Inner>);
 
 struct Inner {
+    dir: PathBuf,
     builds: Mutex<HashMap<String, Build>>,
     changed: watch::Sender<()>,
 }
@@ -47,8 +49,9 @@ struct Build {
 pub(crate) struct Exists(String);
 
 impl Builds {
-    pub(crate) fn new() -> Self {
-        let inner = Inner { builds: Mutex::default(), changed: watch::Sender::new(()) };
+    /// `dir` is for what is too large for memory; exists.
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        let inner = Inner { dir, builds: Mutex::default(), changed: watch::Sender::new(()) };
         Self(Arc::new(inner))
     }
 
@@ -63,7 +66,7 @@ impl Builds {
         if builds.get(id).is_some_and(|build| build.ended.is_none()) {
             return Err(Exists(id.to_string()));
         }
-        let hub = Hub::new();
+        let hub = Hub::new(self.0.dir.as_path());
         let build = Build {
             hub: hub.clone(),
             session: session.to_string(),
@@ -204,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn status_waits_for_a_build_that_comes_a_moment_later() {
-        let builds = Builds::new();
+        let builds = Builds::new(std::env::temp_dir());
         let asked = tokio::spawn({
             let builds = builds.clone();
             async move { builds.hub("a").await.is_some() }

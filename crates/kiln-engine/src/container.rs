@@ -1,5 +1,6 @@
 //! Containers that a frontend or a client starts on results of its build.
 
+use crate::bridge::shown;
 use crate::files::{self, FileRange};
 use crate::{Bridge, Entitlement};
 use kiln_llb::errdefs::{BuildError, Code};
@@ -50,7 +51,7 @@ impl Containers {
 
     fn vacant(open: &Open, id: &str) -> Result<(), BuildError> {
         if open.containers.contains_key(id) {
-            return Err(BuildError::new(Code::AlreadyExists, format!("Container {id} already exists")));
+            return Err(BuildError::new(Code::AlreadyExists, format!("Container {} already exists", shown(id))));
         }
         if open.containers.len() >= MAX_CONTAINERS {
             let message = format!("a build may not have more than {MAX_CONTAINERS} containers");
@@ -156,7 +157,7 @@ impl Bridge {
             require(Entitlement::SecurityInsecure, self.granted())?;
         }
         let found = self.containers().get(container).ok_or_else(|| {
-            let message = format!("container {container:?} previously released or not created");
+            let message = format!("container {:?} previously released or not created", shown(container));
             BuildError::new(Code::NotFound, message)
         })?;
         self.open(Box::pin(found.start(process))).await
@@ -168,7 +169,9 @@ impl Bridge {
     /// If there is none, or "canceled" when something was killed.
     pub async fn release_container(&self, id: &str) -> Result<(), BuildError> {
         let found = self.containers().open().containers.remove(id);
-        let missing = || BuildError::new(Code::NotFound, format!("container details for {id} not found"));
+        let missing = || {
+            BuildError::new(Code::NotFound, format!("container details for {} not found", shown(id)))
+        };
         found.ok_or_else(missing)?.release().await
     }
 
@@ -178,8 +181,10 @@ impl Bridge {
         mount: usize,
         look: impl FnOnce(&Mounted) -> Result<T, BuildError> + Send + 'static,
     ) -> Result<T, BuildError> {
-        let missing =
-            || BuildError::new(Code::NotFound, format!("container details for {id}@{mount} not found"));
+        let missing = || {
+            let message = format!("container details for {}@{mount} not found", shown(id));
+            BuildError::new(Code::NotFound, message)
+        };
         let mounted = self.containers().get(id).ok_or_else(missing)?.files(mount)?;
         let looked = tokio::task::spawn_blocking(move || look(&mounted)).await;
         looked.map_err(|e| BuildError::msg(e.to_string()))?

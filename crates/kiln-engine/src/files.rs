@@ -15,6 +15,10 @@ use std::path::Path;
 const READ_LIMIT: u64 = 16 << 20;
 /// Most entries of a directory that are listed at once.
 const ENTRY_LIMIT: usize = 100_000;
+/// Most bytes of their names, links and attributes: what fits into one message.
+const LISTING_LIMIT: usize = 15 << 20;
+/// What an entry costs beside those.
+const ENTRY: usize = 64;
 
 /// A part of a file, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +88,7 @@ pub(crate) fn list(root: &Root, path: &str, include: &str) -> Result<Vec<Stat>, 
     names.sort();
     let mut seen = HashMap::new();
     let mut out = Vec::new();
+    let mut bytes = 0;
     for name in names {
         let name = Path::new(&name);
         if let Some(matcher) = &matcher
@@ -95,9 +100,20 @@ pub(crate) fn list(root: &Root, path: &str, include: &str) -> Result<Vec<Stat>, 
             let message = format!("{path} has more than {ENTRY_LIMIT} entries");
             return Err(BuildError::new(Code::ResourceExhausted, message));
         }
-        out.push(entry(&dir, name, &mut seen)?);
+        let entry = entry(&dir, name, &mut seen)?;
+        bytes += weight(&entry);
+        if bytes > LISTING_LIMIT {
+            let message = format!("the entries of {path} have more than {LISTING_LIMIT} bytes");
+            return Err(BuildError::new(Code::ResourceExhausted, message));
+        }
+        out.push(entry);
     }
     Ok(out)
+}
+
+fn weight(entry: &Stat) -> usize {
+    let xattrs: usize = entry.xattrs.iter().map(|(k, v)| k.len() + v.len() + ENTRY).sum();
+    ENTRY + entry.path.len() + entry.linkname.len() + xattrs
 }
 
 /// One entry. A link at the end of the path is followed.
@@ -206,6 +222,18 @@ mod tests {
         assert_eq!(read(&root, "sub", None).unwrap_err().message, "sub is not a regular file");
         let far = FileRange { offset: u64::MAX, length: u64::MAX };
         assert!(read(&root, "a.txt", Some(far)).is_err());
+    }
+
+    #[test]
+    fn a_listing_fits_into_one_message() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = "x".repeat(4000);
+        for n in 0..4200 {
+            symlink(&target, dir.path().join(n.to_string())).unwrap();
+        }
+        let root = Root::open(dir.path()).unwrap();
+        assert_eq!(list(&root, "/", "").unwrap_err().code, Code::ResourceExhausted);
+        assert_eq!(list(&root, "/", "1*").unwrap().len(), 1111);
     }
 
     #[test]

@@ -1,13 +1,20 @@
 //! What one build says while it runs: kept for late subscribers, sent on to those who follow.
+//!
+//! Whoever says something waits for nobody, and however much is said, little of it is in memory.
+
+mod follow;
+mod said;
+
+pub use follow::Follower;
 
 use jiff::Timestamp;
 use kiln_digest::Digest;
 use kiln_progress::{LogChunk, ProgressGroup, StatusUpdate, Update, VertexUpdate, Warning};
-use std::collections::{HashMap, VecDeque};
+use said::Said;
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 /// How much output of a step is kept and sent (spec llb-and-solver.md section 6).
 #[derive(Clone, Copy, Debug)]
@@ -47,24 +54,19 @@ struct Shared {
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    /// All that was said, in batches; a follower remembers how many it has seen.
-    said: VecDeque<Arc<Update>>,
+    /// A follower remembers how many batches it has seen.
+    said: Said,
     closed: bool,
     groups: HashMap<Digest, ProgressGroup>,
 }
 
-impl Default for Hub {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Hub {
-    /// Nothing said yet.
-    pub fn new() -> Self {
-        Self(Arc::new(Shared { state: Mutex::default(), changed: Notify::new() }))
+    /// Nothing said yet. What becomes too much for memory goes to a file in `dir` that has no name and ends with the hub.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        let state = State { said: Said::new(dir.into()), closed: false, groups: HashMap::new() };
+        Self(Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }))
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -90,7 +92,7 @@ impl Hub {
                 vertex.group = state.groups.get(&vertex.digest).cloned();
             }
         }
-        state.said.push_back(Arc::new(update));
+        state.said.push(update);
         drop(state);
         self.0.changed.notify_waiters();
     }
@@ -123,65 +125,7 @@ impl Hub {
 
     /// Follows from the beginning.
     pub fn follow(&self) -> Follower {
-        Follower { hub: self.clone(), seen: 0 }
-    }
-}
-
-/// Reads a [`Hub`] from the beginning.
-#[derive(Debug)]
-pub struct Follower {
-    hub: Hub,
-    seen: usize,
-}
-
-/// Batches are joined up to about this many messages, so that no wire message becomes too large.
-const MAX_BATCH: usize = 256;
-/// Likewise for bytes of output.
-const MAX_BATCH_BYTES: usize = 1 << 20;
-/// How long news are gathered before they are passed on.
-const GATHER: Duration = Duration::from_millis(25);
-
-impl Follower {
-    /// The next news; `None` when the build has ended and all is read. What is said within a moment comes together, so
-    /// that a reader shows states and not every change between them.
-    pub async fn next(&mut self) -> Option<Update> {
-        let hub = self.hub.clone();
-        let mut gather: Option<Instant> = None;
-        loop {
-            let mut notified = std::pin::pin!(hub.0.changed.notified());
-            // From here on nothing that is said is missed.
-            notified.as_mut().enable();
-            let (news, closed) = {
-                let state = hub.state();
-                (state.said.len() - self.seen, state.closed)
-            };
-            match (news, closed) {
-                (0, true) => return None,
-                (0, false) => notified.await,
-                (n, false) if n < MAX_BATCH => {
-                    let until = *gather.get_or_insert_with(|| Instant::now() + GATHER);
-                    if tokio::time::timeout_at(until, notified).await.is_err() {
-                        return Some(self.join());
-                    }
-                }
-                _ => return Some(self.join()),
-            }
-        }
-    }
-
-    fn join(&mut self) -> Update {
-        let batches: Vec<_> = self.hub.state().said.range(self.seen..).take(MAX_BATCH).cloned().collect();
-        let mut out = Update::default();
-        let mut bytes = 0;
-        for batch in batches {
-            self.seen += 1;
-            bytes += batch.logs.iter().map(|l| l.data.len()).sum::<usize>();
-            out.append(Update::clone(&batch));
-            if bytes > MAX_BATCH_BYTES {
-                break;
-            }
-        }
-        out
+        Follower::new(self.clone())
     }
 }
 
@@ -229,7 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn late_followers_get_all_and_end() {
-        let hub = Hub::new();
+        let hub = Hub::new(std::env::temp_dir());
         let s = Synthetic::start(&hub, "exporting");
         let mut early = hub.follow();
         assert_eq!(early.next().await.unwrap().vertexes.len(), 1);

@@ -221,7 +221,7 @@ mod tests {
 
     #[tokio::test]
     async fn logs_are_clipped_and_the_tail_comes_on_failure() {
-        let hub = Hub::new();
+        let hub = Hub::new(std::env::temp_dir());
         let limits = LogLimits { max_size: Some(1024), max_speed: None };
         let observer = HubObserver::new(hub.clone(), limits);
         let vertex = Digest::sha256("v");

@@ -123,9 +123,12 @@ impl Engine {
         })?;
         let records = ImageRecords::open(db)?;
         let history = History::open(content.clone(), o.history)?;
-        let builds = Builds::new();
+        let builds = Builds::new(run_dir.clone());
         let platform = Platform::host();
-        let (executor, executor_name) = executor(&o.sandbox, &run_dir).await?;
+        for problem in o.devices.scan().problems {
+            tracing::warn!(problem, "devices are left out");
+        }
+        let executor = executor(&o.sandbox, &run_dir).await?;
         let worker = Worker::new(WorkerOptions {
             snapshots: snapshots.clone(),
             executor,
@@ -144,7 +147,7 @@ impl Engine {
         let journal = Arc::new(journal);
         let solver = Solver::new(Arc::new(worker.clone()), index, journal.clone());
         let worker_id = worker_id(&o.root)?;
-        let labels = labels(&snapshots, executor_name, o.labels);
+        let labels = labels(&snapshots, o.labels);
         let engine = Self(Arc::new(Inner {
             root: o.root,
             records,
@@ -158,7 +161,7 @@ impl Engine {
             solver,
             worker,
             journal,
-            platforms: if o.platforms.is_empty() { vec![platform] } else { o.platforms },
+            platforms: if o.platforms.is_empty() { Platform::native() } else { o.platforms },
             worker_id,
             labels,
             allowed: o.allowed,
@@ -203,15 +206,10 @@ fn make_dirs(root: &Path) -> Result<PathBuf, EngineError> {
     Ok(run_dir)
 }
 
-async fn executor(
-    choice: &SandboxChoice,
-    run_dir: &Path,
-) -> Result<(Arc<dyn Executor>, &'static str), EngineError> {
+async fn executor(choice: &SandboxChoice, run_dir: &Path) -> Result<Arc<dyn Executor>, EngineError> {
     Ok(match choice {
-        SandboxChoice::Launcher => {
-            (Arc::new(Launcher::start(run_dir, LauncherConfig::default()).await?), "kiln")
-        }
-        SandboxChoice::OciRuntime(binary) => (Arc::new(OciRuntime::new(binary, run_dir)?), "oci"),
+        SandboxChoice::Launcher => Arc::new(Launcher::start(run_dir, LauncherConfig::default()).await?),
+        SandboxChoice::OciRuntime(binary) => Arc::new(OciRuntime::new(binary, run_dir)?),
     })
 }
 
@@ -231,14 +229,14 @@ fn worker_id(root: &Path) -> Result<String, EngineError> {
     Ok(id)
 }
 
-fn labels(snapshots: &Snapshots, executor: &str, own: BTreeMap<String, String>) -> BTreeMap<String, String> {
+fn labels(snapshots: &Snapshots, own: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let snapshotter = match snapshots.driver() {
         Driver::Native => "native",
         Driver::Overlay { .. } => "overlayfs",
     };
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let given = [
-        ("executor", executor),
+        ("executor", "oci"),
         ("hostname", hostname.trim()),
         ("network", "host"),
         ("snapshotter", snapshotter),

@@ -29,10 +29,15 @@ impl Record {
     }
 
     /// The build is over and its hub is closed. Returns when the record is written.
-    pub(crate) async fn end(self, done: &Result<SolveResponse, BuildError>) {
+    /// `said` is what the frontend said of its result, if it came to one.
+    pub(crate) async fn end(
+        self,
+        done: &Result<SolveResponse, BuildError>,
+        said: Option<BTreeMap<String, String>>,
+    ) {
         let Some(Task { outcome, task }) = self.0 else { return };
         // Both fail only when the runtime shuts down.
-        let _ = outcome.send(came_of(done));
+        let _ = outcome.send(came_of(done, said.unwrap_or_default()));
         let _ = task.await;
     }
 }
@@ -70,14 +75,14 @@ fn start(request: &SolveRequest) -> Start {
     }
 }
 
-fn came_of(done: &Result<SolveResponse, BuildError>) -> Outcome {
+fn came_of(done: &Result<SolveResponse, BuildError>, said: BTreeMap<String, String>) -> Outcome {
     match done {
         Ok(response) => {
-            let mut all = response.metadata.clone();
+            let mut all = said;
             all.extend(response.exporter_response.clone());
             Outcome { error: None, response: all, images: response.images.clone() }
         }
-        Err(error) => Outcome { error: Some(error.clone()), ..Outcome::default() },
+        Err(error) => Outcome { error: Some(error.clone()), response: said, ..Outcome::default() },
     }
 }
 
@@ -118,5 +123,20 @@ impl Engine {
     /// The blobs, for those who read what records name.
     pub fn content(&self) -> &kiln_content::ContentStore {
         &self.0.content
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_frontend_said_outlives_a_failure() {
+        let said = BTreeMap::from([("frontend.key".to_string(), "value".to_string())]);
+        let failed = came_of(&Err(BuildError::msg("no space")), said.clone());
+        assert_eq!((failed.error.unwrap().message, failed.response), ("no space".into(), said.clone()));
+        let keys = BTreeMap::from([("image.name".to_string(), "n".to_string())]);
+        let done = came_of(&Ok(SolveResponse { exporter_response: keys, ..SolveResponse::default() }), said);
+        assert_eq!(done.response.len(), 2);
     }
 }

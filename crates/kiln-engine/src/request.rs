@@ -127,7 +127,9 @@ impl std::str::FromStr for Entitlement {
             "network.host" => Ok(Self::NetworkHost),
             "security.insecure" => Ok(Self::SecurityInsecure),
             "device" => Ok(Self::Device(DeviceGrant::All)),
-            _ if name.starts_with("device=") => DeviceGrant::parse(&name["device=".len()..]).map(Self::Device),
+            _ if name.starts_with("device=") => {
+                DeviceGrant::parse(&name["device=".len()..]).map(Self::Device)
+            }
             _ => Err(format!("invalid entitlement : {name}")),
         }
     }
@@ -138,8 +140,6 @@ impl std::str::FromStr for Entitlement {
 pub struct SolveResponse {
     /// Keys of all exporters.
     pub exporter_response: BTreeMap<String, String>,
-    /// For the history: what the frontend said of the result.
-    pub metadata: BTreeMap<String, String>,
     /// For the history: the image of each exporter that made one, by its place.
     pub images: BTreeMap<usize, kiln_history::Image>,
 }

@@ -18,7 +18,7 @@ use kiln_solver::JobId;
 use kiln_worker::Ref;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::Semaphore;
 
 impl Engine {
@@ -43,11 +43,12 @@ impl Engine {
         let rights = Rights { granted, devices: self.0.devices.clone() };
         running.grant(&rights);
         let record = Record::begin(self, &request, &running.hub);
-        let work = self.run(&request, &exporters, rights, &running).boxed();
+        let said = OnceLock::new();
+        let work = self.run(&request, &exporters, rights, &running, &said).boxed();
         let stopping = || Err(BuildError::new(Code::Unavailable, "the daemon is stopping"));
         let done = self.0.closing.clone().run_until_cancelled_owned(work).await.unwrap_or_else(stopping);
         drop(running);
-        record.end(&done).await;
+        record.end(&done, said.into_inner()).await;
         // What the client is told is done is done also after a crash.
         self.0.journal.flush().await;
         self.want_gc();
@@ -60,6 +61,7 @@ impl Engine {
         exporters: &[Exporter],
         rights: Rights,
         running: &Running,
+        said: &OnceLock<BTreeMap<String, String>>,
     ) -> Result<SolveResponse, BuildError> {
         let observer = HubObserver::new(running.hub.clone(), self.0.log_limits);
         let build = Arc::new(Build {
@@ -71,9 +73,11 @@ impl Engine {
             job: self.0.solver.job(JobId::new(request.id.as_str()), observer.clone()),
             skipped_imports: Mutex::default(),
             graph_bytes: AtomicUsize::new(0),
+            warning_bytes: AtomicUsize::new(0),
             frontends: Semaphore::new(frontends::MAX_AT_ONCE),
         });
         let outcome = outcome(&build, &request.input, running).boxed().await?;
+        let _ = said.set(record::said(&outcome.metadata));
         let built = build_all(&build, &outcome.refs).boxed().await?;
         let more = self.chosen_by_session(request, &outcome.refs, &outcome.metadata).boxed().await?;
         let exporters: Vec<Exporter> = exporters.iter().cloned().chain(more).collect();
@@ -82,11 +86,10 @@ impl Engine {
         verify::show(&build.hub, verify::platforms(&input, asked_platforms(request))?);
         let Exports { mut response, images } =
             self.export(&build.hub, &build.session, &exporters, &input).boxed().await?;
-        let metadata = record::said(&input.metadata);
         response.extend(frontend_answers(input.metadata));
         self.tell_session(request, &response).await?;
         tracing::debug!(id = request.id, steps = ?observer.steps(), "built");
-        Ok(SolveResponse { exporter_response: response, metadata, images })
+        Ok(SolveResponse { exporter_response: response, images })
     }
 }
 

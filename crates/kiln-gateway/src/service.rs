@@ -175,7 +175,7 @@ impl LlbBridge for BridgeService {
 
     async fn warn(&self, request: Request<gateway::WarnRequest>) -> Answer<gateway::WarnResponse> {
         let (bridge, request) = self.open(request).await?;
-        bridge.warn(warning(request)?);
+        bridge.warn(warning(request)?).map_err(error_status)?;
         Ok(Response::new(gateway::WarnResponse {}))
     }
 

@@ -10,7 +10,6 @@
 //! Records and logs are stored as the wire messages that clients read (docs/formats/state.md).
 
 mod attrs;
-mod duration;
 mod error;
 mod failure;
 mod history;

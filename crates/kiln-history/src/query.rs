@@ -2,7 +2,6 @@
 //! which is a line of CSV, must all hold.
 
 use crate::HistoryError;
-use crate::duration;
 use kiln_proto::control::BuildHistoryRecord;
 use kiln_proto::google::protobuf::Timestamp;
 use kiln_snapshot::Filter;
@@ -91,8 +90,8 @@ impl Comparison {
             _ => return Ok(None),
         };
         let with = match of {
-            Measure::Duration => duration::nanos(value)
-                .ok_or_else(|| HistoryError::Query(format!("invalid duration {value}")))?,
+            Measure::Duration => kiln_dockerfile::parse_duration(value)
+                .map_err(|_| HistoryError::Query(format!("invalid duration {value}")))?,
             _ => point(value).ok_or_else(|| HistoryError::Query(format!("invalid time {value}")))?,
         };
         Ok(Some(Self { of, operator, with }))
@@ -123,7 +122,7 @@ fn nanos(t: &Timestamp) -> i64 {
 
 /// So long ago, or a time of RFC 3339; in seconds since 1970.
 fn point(value: &str) -> Option<i64> {
-    if let Some(ago) = duration::nanos(value) {
+    if let Ok(ago) = kiln_dockerfile::parse_duration(value) {
         let now = jiff::Timestamp::now().as_nanosecond();
         return i64::try_from((now - i128::from(ago)).div_euclid(1_000_000_000)).ok();
     }

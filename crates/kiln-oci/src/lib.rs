@@ -7,6 +7,7 @@ mod chain;
 mod config;
 mod descriptor;
 pub mod gojson;
+mod host;
 mod manifest;
 pub mod media_type;
 mod nullable;

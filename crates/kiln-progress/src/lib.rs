@@ -17,7 +17,7 @@ mod update;
 pub use display::{Display, Next};
 pub use options::{Color, Colors, DisplayOptions, Mode, ModeError, TerminalSize};
 pub use source::print_source_excerpt;
-pub use text::{escape_html, format_bytes, printable};
+pub use text::{escape_html, format_bytes, printable, printable_lines};
 pub use update::{
     LineRange, LogChunk, ProgressGroup, SourceFile, StatusUpdate, Update, VertexUpdate, Warning,
 };

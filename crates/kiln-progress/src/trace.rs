@@ -2,7 +2,7 @@
 
 use crate::interval::Runs;
 use crate::log::Log;
-use crate::text::printable;
+use crate::text::{printable, printable_lines};
 use crate::update::{LogChunk, ProgressGroup, StatusUpdate, Update, VertexUpdate, Warning};
 use jiff::{SignedDuration, Timestamp};
 use kiln_digest::Digest;
@@ -162,7 +162,7 @@ impl Trace {
             let vertex = &mut self.vertices[id];
             if !vertex.is_started() {
                 vertex.name = printable(&v.name);
-                vertex.error.clone_from(&v.error);
+                vertex.error = printable_lines(&v.error);
             }
             return;
         };
@@ -170,14 +170,14 @@ impl Trace {
             self.first_start(id, start, now);
         }
         let vertex = &mut self.vertices[id];
-        let name = printable(&v.name);
+        let (name, error) = (printable(&v.name), printable_lines(&v.error));
         let changed = vertex.runs.set(start, v.completed)
             | (vertex.name != name)
             | (vertex.cached != v.cached)
-            | (vertex.error != v.error);
+            | (vertex.error != error);
         vertex.name = name;
         vertex.cached = v.cached;
-        vertex.error.clone_from(&v.error);
+        vertex.error = error;
         if changed {
             self.note(id, now);
         }
@@ -220,7 +220,8 @@ impl Trace {
             vertex.hidden &= m.group.as_ref().is_some_and(|g| g.weak) && m.error.is_empty();
         }
         let cached = group.members.values().all(|m| m.cached);
-        let error = group.members.values().map(|m| &m.error).find(|e| !e.is_empty()).cloned();
+        let error = group.members.values().map(|m| &m.error).find(|e| !e.is_empty());
+        let error = error.map(|e| printable_lines(e));
         changed |= cached != vertex.cached || error.as_ref().is_some_and(|e| *e != vertex.error);
         vertex.cached = cached;
         if let Some(error) = error {

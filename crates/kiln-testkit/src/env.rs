@@ -136,6 +136,14 @@ impl Env {
     /// # Panics
     /// If it does not come up.
     pub fn daemon(&self, args: &[&str]) -> Daemon {
+        self.daemon_with(args, &[])
+    }
+
+    /// As [`daemon`](Self::daemon), with more variables.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn daemon_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Daemon {
         let log = self.path().join("daemon.log");
         let file = fs::OpenOptions::new().append(true).create(true).open(&log).expect("a log file");
         let address = format!("unix://{}", self.socket().display());
@@ -143,6 +151,7 @@ impl Env {
         let base = ["daemon", "--root", root.to_str().expect("UTF-8"), "--addr", &address];
         let child = self
             .command(&[&base[..], args].concat())
+            .envs(variables.iter().copied())
             .stdout(file.try_clone().expect("a log file"))
             .stderr(file)
             .spawn()

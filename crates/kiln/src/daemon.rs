@@ -91,7 +91,11 @@ pub(crate) fn in_process(settings: kiln_cli::InProcess) -> BoxFuture<'static, Re
     let options = Options {
         root: settings.root,
         // Which devices a build may use is between it and its client.
-        allow_insecure_entitlements: settings.entitlements.into_iter().filter(|e| !e.starts_with("device")).collect(),
+        allow_insecure_entitlements: settings
+            .entitlements
+            .into_iter()
+            .filter(|e| !e.starts_with("device"))
+            .collect(),
         log_level: Some("warn".into()),
         ..Options::default()
     };

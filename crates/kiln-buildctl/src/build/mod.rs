@@ -48,7 +48,7 @@ pub(crate) async fn run(values: &Values, daemon: &Daemon) -> Result<(), Error> {
     });
     let solved = tokio::select! {
         result = solve(daemon, request, updates) => result,
-        result = interrupted() => result.and(Err(Error::Canceled)),
+        result = interrupted() => result.and(Err("failed to solve: Canceled: context canceled".into())),
     };
     let watchers = watch.await;
     let _ = feed.await;

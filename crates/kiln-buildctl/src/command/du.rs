@@ -4,9 +4,9 @@ use super::{format, print, print_formatted};
 use crate::cli::Values;
 use crate::connect::Daemon;
 use crate::error::{Call, Error};
-use crate::tabs::{Fill, align};
-use crate::template::{Struct, Value};
-use crate::text::time;
+use kiln_cli::tabs::Tabs;
+use kiln_cli::template::{Struct, Value};
+use kiln_cli::human::go_time;
 use kiln_client::UsageRecord;
 use kiln_progress::{format_bytes, printable};
 
@@ -19,11 +19,11 @@ pub(super) async fn run(values: &Values, daemon: &Daemon) -> Result<(), Error> {
         return print_formatted(&template, &records.iter().map(value).collect::<Vec<_>>().into());
     }
     let mut out = match values.is("verbose") {
-        true => align(&verbose(&records), Fill::Tabs),
-        false => align(&format!("{HEADER}{}", rows(&records)), Fill::Tabs),
+        true => Tabs::USAGE.format(&verbose(&records)),
+        false => Tabs::USAGE.format(&format!("{HEADER}{}", rows(&records))),
     };
     if filters.is_empty() {
-        out.push_str(&align(&summary(&records), Fill::Tabs));
+        out.push_str(&Tabs::USAGE.format(&summary(&records)));
     }
     print(&out)
 }
@@ -49,7 +49,7 @@ pub(super) fn verbose(records: &[UsageRecord]) -> String {
         if !r.parents.is_empty() {
             line("Parents", &r.parents.join(";"));
         }
-        line("Created at", &r.created_at.map(time).unwrap_or_else(|| time(jiff::Timestamp::UNIX_EPOCH)));
+        line("Created at", &r.created_at.map(go_time).unwrap_or_else(|| go_time(jiff::Timestamp::UNIX_EPOCH)));
         line("Mutable", &r.mutable.to_string());
         line("Reclaimable", &(!r.in_use).to_string());
         line("Shared", &r.shared.to_string());
@@ -59,7 +59,7 @@ pub(super) fn verbose(records: &[UsageRecord]) -> String {
         }
         line("Usage count", &r.usage_count.to_string());
         if let Some(at) = r.last_used_at {
-            line("Last used", &time(at));
+            line("Last used", &go_time(at));
         }
         if !r.record_type.is_empty() {
             line("Type", &r.record_type);
@@ -120,11 +120,11 @@ mod tests {
         };
         let records = [record("a", false), record("b", true)];
         assert_eq!(
-            align(&rows(&records), Fill::Tabs),
+            Tabs::USAGE.format(&rows(&records)),
             format!("{:<71}\ttrue       \t1.50kB\t\n{:<71}\ttrue       \t1.50kB*\t\n", "a", "b*")
         );
         assert_eq!(
-            align(&summary(&records), Fill::Tabs),
+            Tabs::USAGE.format(&summary(&records)),
             "Shared:\t\t1.50kB\nPrivate:\t1.50kB\nReclaimable:\t3.00kB\nTotal:\t\t3.00kB\n"
         );
         assert_eq!(

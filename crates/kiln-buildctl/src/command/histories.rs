@@ -4,8 +4,8 @@ use super::{format, print, print_formatted};
 use crate::cli::Values;
 use crate::connect::Daemon;
 use crate::error::{Call, Error};
-use crate::tabs::{Fill, align};
-use crate::template::{Nil, Struct, Value};
+use kiln_cli::tabs::Tabs;
+use kiln_cli::template::{Nil, Struct, Value};
 use crate::text::local_time;
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -31,12 +31,12 @@ pub(super) async fn list(values: &Values, daemon: &Daemon) -> Result<(), Error> 
                 let pinned = if event.record.pinned { "*" } else { "" };
                 lines.push_str(&format!("{}\t{pinned}\n", row(&event)));
                 // As they come: somebody may watch.
-                print(&align(&lines, Fill::Tabs))?;
+                print(&Tabs::USAGE.format(&lines))?;
                 lines.clear();
             }
         }
     }
-    if template.is_none() { print(&align(&lines, Fill::Tabs)) } else { Ok(()) }
+    if template.is_none() { print(&Tabs::USAGE.format(&lines)) } else { Ok(()) }
 }
 
 pub(super) async fn prune(values: &Values, daemon: &Daemon) -> Result<(), Error> {
@@ -58,13 +58,13 @@ pub(super) async fn prune(values: &Values, daemon: &Daemon) -> Result<(), Error>
             Some(template) => print_formatted(template, &value(&event))?,
             None => {
                 lines.push_str(&format!("{}\n", row(&event)));
-                print(&align(&lines, Fill::Tabs))?;
+                print(&Tabs::USAGE.format(&lines))?;
                 lines.clear();
             }
         }
     }
     if template.is_none() {
-        print(&align(&lines, Fill::Tabs))?;
+        print(&Tabs::USAGE.format(&lines))?;
     }
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n").into()) }
 }

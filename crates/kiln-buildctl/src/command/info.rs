@@ -4,8 +4,8 @@ use super::{format, print, print_formatted};
 use crate::cli::Values;
 use crate::connect::Daemon;
 use crate::error::{Call, Error};
-use crate::tabs::{Fill, align};
-use crate::template::{Struct, Value};
+use kiln_cli::tabs::Tabs;
+use kiln_cli::template::{Struct, Value};
 use kiln_client::Version;
 
 pub(super) async fn run(values: &Values, daemon: &Daemon) -> Result<(), Error> {
@@ -14,7 +14,7 @@ pub(super) async fn run(values: &Values, daemon: &Daemon) -> Result<(), Error> {
         let info = Struct::new("*client.Info").with("BuildkitVersion", "buildkitVersion", value(&version));
         return print_formatted(&template, &info.into());
     }
-    print(&align(&format!("BuildKit:\t{}\n", line(&version)), Fill::Blanks))
+    print(&Tabs::LIST.format(&format!("BuildKit:\t{}\n", line(&version))))
 }
 
 /// Package, version and revision.

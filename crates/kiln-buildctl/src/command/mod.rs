@@ -15,8 +15,8 @@ use crate::build;
 use crate::cli::{Action, Invocation, Values};
 use crate::connect::Daemon;
 use crate::error::Error;
-use crate::template::{Template, Value};
 use kiln_cli::printer;
+use kiln_cli::template::{Template, Value};
 
 /// The environment.
 pub(crate) fn env(name: &str) -> Option<String> {

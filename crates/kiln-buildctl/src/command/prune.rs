@@ -4,7 +4,7 @@ use super::{du, format, print, print_formatted};
 use crate::cli::Values;
 use crate::connect::Daemon;
 use crate::error::{Call, Error};
-use crate::tabs::{Fill, align};
+use kiln_cli::tabs::Tabs;
 use futures::StreamExt as _;
 use kiln_client::PruneRequest;
 use kiln_progress::format_bytes;
@@ -31,17 +31,17 @@ pub(super) async fn run(values: &Values, daemon: &Daemon) -> Result<(), Error> {
         match &template {
             Some(template) => print_formatted(template, &du::value(&record))?,
             None if values.is("verbose") => {
-                print(&align(&du::verbose(std::slice::from_ref(&record)), Fill::Tabs))?;
+                print(&Tabs::USAGE.format(&du::verbose(std::slice::from_ref(&record))))?;
             }
             None => {
                 let row = du::rows(std::slice::from_ref(&record));
-                print(&align(&format!("{header}{row}"), Fill::Tabs))?;
+                print(&Tabs::USAGE.format(&format!("{header}{row}")))?;
             }
         }
         is_first = false;
     }
     match template {
         Some(_) => Ok(()),
-        None => print(&align(&format!("Total:\t{}\n", format_bytes(total)), Fill::Tabs)),
+        None => print(&Tabs::USAGE.format(&format!("Total:\t{}\n", format_bytes(total)))),
     }
 }

@@ -4,9 +4,9 @@ use super::{format, info, print, print_formatted};
 use crate::cli::Values;
 use crate::connect::Daemon;
 use crate::error::{Call, Error};
-use crate::tabs::{Fill, align};
-use crate::template::{Nil, Struct, Value};
-use crate::text::{duration, exact_size};
+use kiln_cli::tabs::Tabs;
+use kiln_cli::template::{Nil, Struct, Value};
+use kiln_cli::human::{exact_size, go_duration};
 use kiln_client::{Device, GcPolicy, Worker};
 use kiln_oci::Platform;
 
@@ -16,7 +16,7 @@ pub(super) async fn run(values: &Values, daemon: &Daemon) -> Result<(), Error> {
     if let Some(template) = format(values)? {
         return print_formatted(&template, &workers.iter().map(value).collect::<Vec<_>>().into());
     }
-    print(&align(&if values.is("verbose") { verbose(&workers) } else { table(&workers) }, Fill::Tabs))
+    print(&Tabs::USAGE.format(&if values.is("verbose") { verbose(&workers) } else { table(&workers) }))
 }
 
 fn platforms(list: &[Platform]) -> String {
@@ -64,7 +64,7 @@ fn policy(number: usize, rule: &GcPolicy) -> String {
         line("Filters", rule.filters.join(" "));
     }
     if !rule.keep_duration.is_zero() {
-        line("Keep duration", duration(rule.keep_duration));
+        line("Keep duration", go_duration(rule.keep_duration));
     }
     let spaces = [
         ("Reserved space", rule.reserved_space),
@@ -148,7 +148,7 @@ mod tests {
             devices: Vec::new(),
         };
         assert_eq!(
-            align(&verbose(std::slice::from_ref(&worker)), Fill::Tabs),
+            Tabs::USAGE.format(&verbose(std::slice::from_ref(&worker))),
             "ID:\t\tw\nPlatforms:\tlinux/amd64\nBuildKit:\t  \nLabels:\n\ta.b:\tx\nGC Policy rule#0:\n\tAll:\t\t\tfalse\n\tFilters:\t\ttype==source.local\n\tKeep duration:\t\t48h0m0s\n\tMaximum used space:\t512MB\n\n"
         );
         assert_eq!(

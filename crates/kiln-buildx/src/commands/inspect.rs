@@ -2,6 +2,7 @@
 
 use kiln_builder::{Facts, LoadedNode, Steps};
 use kiln_cli::build::run;
+use kiln_cli::human::{binary_size, go_duration};
 use kiln_cli::tabs::Tabs;
 use kiln_client::{Device, GcPolicy};
 use kiln_progress::Mode;
@@ -118,41 +119,11 @@ fn rule_text(rule: &GcPolicy) -> String {
     };
     let size = |n: i64| (n > 0).then(|| binary_size(n));
     line("Filters", (!rule.filters.is_empty()).then(|| rule.filters.join(" ")));
-    line("Keep Duration", (!rule.keep_duration.is_zero()).then(|| go_duration(rule.keep_duration.as_secs())));
+    line("Keep Duration", (!rule.keep_duration.is_zero()).then(|| go_duration(rule.keep_duration)));
     line("Reserved Space", size(rule.reserved_space));
     line("Max Used Space", size(rule.max_used_space));
     line("Min Free Space", size(rule.min_free_space));
     out
-}
-
-/// `488.3MiB`: binary units and up to four digits.
-fn binary_size(bytes: i64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let (mut value, mut unit) = (bytes as f64, 0);
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let decimals = match value {
-        v if v < 10.0 => 3,
-        v if v < 100.0 => 2,
-        v if v < 1000.0 => 1,
-        _ => 0,
-    };
-    let digits = format!("{value:.decimals$}");
-    let digits =
-        if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { &digits };
-    format!("{digits}{}", UNITS[unit])
-}
-
-/// `48h0m0s`
-fn go_duration(seconds: u64) -> String {
-    let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    match (h, m) {
-        (0, 0) => format!("{s}s"),
-        (0, _) => format!("{m}m{s}s"),
-        _ => format!("{h}h{m}m{s}s"),
-    }
 }
 
 #[cfg(test)]
@@ -169,14 +140,5 @@ mod tests {
         };
         let text = "\tName:\tv/d=x\n\tAutomatically allowed:\ttrue\n\tAnnotations:\n\t\ta:\tb\n";
         assert_eq!(device_text(&device), text);
-    }
-
-    #[test]
-    fn sizes_and_durations() {
-        assert_eq!(binary_size(512_000_000), "488.3MiB");
-        assert_eq!(binary_size(10_000_000_000), "9.313GiB");
-        assert_eq!(binary_size(2048), "2KiB");
-        assert_eq!(go_duration(172_800), "48h0m0s");
-        assert_eq!((go_duration(61).as_str(), go_duration(9).as_str()), ("1m1s", "9s"));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use futures::future::join_all;
 use kiln_builder::{Builder, Error as BuilderError, LoadedNode};
 use kiln_cli::printer;
+use kiln_cli::template::{Struct, Value as Field};
 use kiln_oci::Platform;
 use serde_json::{Map, Value, json};
 
@@ -13,7 +14,6 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::flags::Parsed;
 use crate::format::Format;
-use crate::template::Row;
 
 const TABLE: &str = "{{.Name}}\t{{.DriverEndpoint}}\t{{.Status}}\t{{.Buildkit}}\t{{.Platforms}}";
 
@@ -80,15 +80,16 @@ fn problems(list: &[Listed]) -> String {
     if out.is_empty() { out } else { format!("\n{out}") }
 }
 
-fn fields(entries: [(&str, String); 7]) -> Map<String, Value> {
-    entries.into_iter().map(|(k, v)| (k.to_owned(), Value::from(v))).collect()
+fn row(listed: &Listed, fields: [(&'static str, String); 7]) -> Field {
+    let row = Struct::new("*commands.lsContext").with_whole(whole(listed));
+    fields.into_iter().fold(row, |row, (name, value)| row.with(name, name, value)).into()
 }
 
-fn builder_row(listed: &Listed, is_table: bool) -> Row {
+fn builder_row(listed: &Listed, is_table: bool) -> Field {
     let instance = &listed.builder.instance;
     let mark = if listed.is_current && is_table { "*" } else { "" };
     let error = listed.nodes.as_ref().err().map(ToString::to_string);
-    let fields = fields([
+    let fields = [
         ("Name", format!("{}{mark}", instance.name)),
         ("DriverEndpoint", instance.driver.clone()),
         ("LastActivity", instance.last_activity.map(|t| t.to_string()).unwrap_or_default()),
@@ -96,11 +97,11 @@ fn builder_row(listed: &Listed, is_table: bool) -> Row {
         ("Buildkit", String::new()),
         ("Platforms", String::new()),
         ("Error", error.unwrap_or_default()),
-    ]);
-    Row { fields, whole: whole(listed) }
+    ];
+    row(listed, fields)
 }
 
-fn node_row(listed: &Listed, node: &LoadedNode, is_table: bool, trunc: bool) -> Row {
+fn node_row(listed: &Listed, node: &LoadedNode, is_table: bool, trunc: bool) -> Field {
     let indent = if is_table { " \\_ " } else { "" };
     let known = node.known();
     let platforms = platform_names(node.node.platforms(), known.map_or(&[], |f| &f.platforms));
@@ -109,7 +110,7 @@ fn node_row(listed: &Listed, node: &LoadedNode, is_table: bool, trunc: bool) -> 
         (None, Some(facts)) => facts.status.to_string(),
         (None, None) => String::new(),
     };
-    let fields = fields([
+    let fields = [
         ("Name", format!("{indent}{}", node.node.name)),
         ("DriverEndpoint", format!("{indent}{}", node.node.endpoint)),
         ("LastActivity", String::new()),
@@ -117,8 +118,8 @@ fn node_row(listed: &Listed, node: &LoadedNode, is_table: bool, trunc: bool) -> 
         ("Buildkit", known.map(|f| f.version.clone()).unwrap_or_default()),
         ("Platforms", if trunc { cut_platforms(&platforms) } else { platforms.join(", ") }),
         ("Error", node.error().map(ToString::to_string).unwrap_or_default()),
-    ]);
-    Row { fields, whole: whole(listed) }
+    ];
+    row(listed, fields)
 }
 
 /// A builder as JSON, as buildx writes it.

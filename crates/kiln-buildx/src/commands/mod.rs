@@ -33,7 +33,7 @@ pub(crate) fn run(name: &str, context: &Context, flags: &Parsed) -> Result<(), E
         "install" => install::install(context),
         "uninstall" => install::uninstall(context),
         "use" => use_builder::run(context, flags),
-        _ => block_on(async {
+        _ => kiln_cli::block_on(async {
             match name {
                 "build" => Box::pin(build::run(context, flags)).await,
                 "create" => create::run(context, flags).await,
@@ -48,17 +48,6 @@ pub(crate) fn run(name: &str, context: &Context, flags: &Parsed) -> Result<(), E
             }
         }),
     }
-}
-
-fn block_on(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(CliError::stream("starting the runtime"))?;
-    let result = runtime.block_on(work);
-    // A thread that still reads stdin would hold the process.
-    runtime.shutdown_background();
-    result
 }
 
 /// Writes data to stdout.

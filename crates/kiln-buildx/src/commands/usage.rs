@@ -6,12 +6,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kiln_cli::human;
 use kiln_cli::tabs::Tabs;
+use kiln_cli::template::{Struct, Value};
 use kiln_client::UsageRecord;
-use serde_json::{Map, Value};
 
 use crate::error::Error;
 use crate::flags::duration;
-use crate::template::Row;
 
 /// What `--filter` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,10 +42,8 @@ impl Filters {
         };
         let keep_duration = match age.as_slice() {
             [] => Duration::ZERO,
-            [one] => duration(one).ok_or_else(|| {
-                Error::Text(format!(
-                    "{name:?} filter expects a duration (e.g., '24h'): time: invalid duration {one:?}"
-                ))
+            [one] => duration(one).map_err(|e| {
+                Error::Text(format!("{name:?} filter expects a duration (e.g., '24h'): {e}"))
             })?,
             _ => return Err(Error::Text(format!("{name:?} filter expects only one value"))),
         };
@@ -104,11 +101,7 @@ Type:         {{ .Type }}
 
 /// As Go prints a time.
 fn go_time(time: Option<Timestamp>) -> String {
-    let Some(time) = time else { return "0001-01-01 00:00:00 +0000 UTC".into() };
-    let fraction = format!("{:09}", time.subsec_nanosecond());
-    let fraction = fraction.trim_end_matches('0');
-    let dot = if fraction.is_empty() { "" } else { "." };
-    format!("{}{dot}{fraction} +0000 UTC", time.strftime("%Y-%m-%d %H:%M:%S"))
+    time.map_or_else(|| "0001-01-01 00:00:00 +0000 UTC".into(), human::go_time)
 }
 
 fn last_used(r: &UsageRecord, now: Timestamp) -> String {
@@ -116,25 +109,23 @@ fn last_used(r: &UsageRecord, now: Timestamp) -> String {
 }
 
 /// A record for templates; `*` marks what is mutable or shared in tables.
-pub(super) fn row(r: &UsageRecord, is_table: bool, now: Timestamp) -> Row {
+pub(super) fn row(r: &UsageRecord, is_table: bool, now: Timestamp) -> Value {
     let mark = |on: bool| if on && is_table { "*" } else { "" };
-    let fields: Map<String, Value> = [
+    let fields: [(&'static str, Value); 11] = [
         ("CreatedAt", go_time(r.created_at).into()),
         ("Description", kiln_progress::printable(&r.description).into()),
         ("ID", format!("{}{}", r.id, mark(r.mutable)).into()),
         ("LastUsedAt", last_used(r, now).into()),
         ("Mutable", r.mutable.into()),
-        ("Parents", if r.parents.is_empty() { Value::Null } else { r.parents.clone().into() }),
+        ("Parents", r.parents.clone().into()),
         ("Reclaimable", (!r.in_use).into()),
         ("Shared", r.shared.into()),
         ("Size", format!("{}{}", human::size(r.size), mark(r.shared)).into()),
         ("Type", r.record_type.clone().into()),
         ("UsageCount", r.usage_count.into()),
-    ]
-    .map(|(k, v): (&str, Value)| (k.to_owned(), v))
-    .into_iter()
-    .collect();
-    Row { whole: Value::Object(fields.clone()), fields }
+    ];
+    let row = Struct::new("*commands.diskusageContext");
+    fields.into_iter().fold(row, |row, (name, value)| row.with(name, name, value)).into()
 }
 
 /// Sums: shared and private only when something is shared.
@@ -223,8 +214,8 @@ mod tests {
         };
         let now = Timestamp::UNIX_EPOCH;
         assert_eq!(removed(&r, now), format!("{:<40}\tfalse\t1.5kB     \t\n", "abc*"));
-        assert_eq!(row(&r, true, now).fields["ID"], "abc*");
-        assert_eq!(row(&r, false, now).whole["Size"], "1.5kB");
+        assert_eq!(row(&r, true, now).json()["ID"], "abc*");
+        assert_eq!(row(&r, false, now).json()["Size"], "1.5kB");
         assert_eq!(go_time(Some(Timestamp::UNIX_EPOCH)), "1970-01-01 00:00:00 +0000 UTC");
         assert_eq!(summary(&[r]), "Reclaimable:\t0B\nTotal:\t\t1.5kB\n");
     }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tonic::codegen::http::uri::PathAndQuery;
 
 struct Served {
-    _dir: TempDir,
+    dir: TempDir,
     content: ContentStore,
     client: Client,
     channel: tonic::transport::Channel,
@@ -26,7 +26,7 @@ async fn served() -> Served {
     let stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
     let client = Client::from_stream(stream).await.unwrap();
     let endpoint = tonic::transport::Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
-    Served { _dir: dir, content, client, channel: endpoint.connect().await.unwrap() }
+    Served { dir, content, client, channel: endpoint.connect().await.unwrap() }
 }
 
 impl Served {
@@ -124,4 +124,31 @@ async fn nothing_can_be_written() {
     let unknown = s.call("/containerd.services.content.v1.Content/Format", Empty {}).await;
     assert_eq!(unknown.code(), tonic::Code::Unimplemented);
     assert!(s.content.info(&digest).unwrap().is_some());
+}
+
+/// More clients that read a part and stop than there are threads to read with.
+#[test]
+fn who_does_not_listen_keeps_nobody_else_waiting() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(3)
+        .enable_all()
+        .build()
+        .unwrap();
+    let answer = runtime.block_on(async {
+        let s = served().await;
+        let large = s.content.put(&vec![7; 20 << 20]).unwrap().to_string();
+        let mut deaf = Vec::new();
+        for _ in 0..8 {
+            let mut parts = s.client.read_blob(&large, 0, None).await.unwrap();
+            assert!(parts.next().await.unwrap().is_ok());
+            deaf.push(parts);
+        }
+        let stream = tokio::net::UnixStream::connect(s.dir.path().join("s")).await.unwrap();
+        let other = Client::from_stream(stream).await.unwrap();
+        let other = other.blob_info(&large);
+        tokio::time::timeout(std::time::Duration::from_secs(10), other).await
+    });
+    runtime.shutdown_background();
+    assert!(answer.expect("an answer").is_ok());
 }

@@ -97,10 +97,16 @@ mod tests {
             "devices v.com/d=a, v.com/d=b are requested by the build but not allowed"
         );
         assert_eq!(ask(&["v.com/d=a"], &["device=v.com/d"]), given(&["v.com/d=a"]), "the first of the kind");
-        assert_eq!(ask(&["v.com/d=*"], &["device=v.com/d=*"]), given(&["v.com/d=a", "v.com/d=b", "v.com/d=free"]));
+        assert_eq!(
+            ask(&["v.com/d=*"], &["device=v.com/d=*"]),
+            given(&["v.com/d=a", "v.com/d=b", "v.com/d=free"])
+        );
         assert_eq!(ask(&["v.com/d=a"], &["device"]), Ok(None));
         assert_eq!(ask(&["x.com/d=y"], &[]).unwrap_err(), "required device \"x.com/d=y\" is not registered");
-        assert_eq!(ask(&["v.com/d=b"], &["device=no/such=x"]).unwrap_err(), "required device \"no/such=x\" is not registered");
+        assert_eq!(
+            ask(&["v.com/d=b"], &["device=no/such=x"]).unwrap_err(),
+            "required device \"no/such=x\" is not registered"
+        );
     }
 
     #[test]

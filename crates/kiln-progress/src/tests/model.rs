@@ -2,7 +2,7 @@
 
 use crate::log::Log;
 use crate::text::{align, columns, cut};
-use crate::{Colors, LineRange, Mode, ModeError, SourceFile, format_bytes, print_source_excerpt, printable};
+use crate::{Colors, LineRange, Mode, ModeError, SourceFile, format_bytes, print_source_excerpt, printable, printable_lines};
 use jiff::SignedDuration;
 
 #[test]
@@ -58,6 +58,7 @@ fn columns_of_text() {
     assert_eq!(align("a", "b", 5), "a   b");
     assert_eq!(align("abc", "def", 3), "abcdef");
     assert_eq!(printable("a\tb\x1b[1m\u{9b}c\nd"), "a b[1mc d");
+    assert_eq!(printable_lines("a\tb\x1b[1m\u{9b}c\r\nd"), "a\tb[1mc\nd");
 }
 
 fn window(parts: &[&str], width: usize) -> Vec<String> {

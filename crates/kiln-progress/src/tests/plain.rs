@@ -142,6 +142,13 @@ fn names_cannot_steer_the_terminal() {
 }
 
 #[test]
+fn errors_cannot_steer_the_terminal() {
+    let v = failed(vertex("RUN x", Some(0), Some(100)), "no\x1b]0;title\x07 \u{9b}2J\rsuch\nfile");
+    let out = plain(vec![(0, vertexes(vec![v]))]);
+    assert!(out.contains("#1 ERROR: no]0;title 2Jsuch\nfile\n"), "{out:?}");
+}
+
+#[test]
 fn failed_steps_show_ten_lines() {
     let lines: String = (0..25).map(|i| format!("l{i}\n")).collect();
     let out = plain(vec![

@@ -22,7 +22,7 @@ pub(super) async fn edits(registry: &Registry, wanted: &[CdiDevice]) -> Result<E
     let scanned = tokio::task::spawn_blocking(move || registry.scan()).await;
     let devices = scanned.map_err(super::failed)?;
     for problem in &devices.problems {
-        tracing::warn!(problem, "devices are left out");
+        tracing::debug!(problem, "devices are left out");
     }
     let requests: Vec<_> = wanted.iter().map(|d| Request { name: &d.name, optional: d.optional }).collect();
     let found = devices.find(&requests).map_err(|e| injection(super::failed(e)))?;
@@ -150,8 +150,14 @@ mod tests {
         assert_eq!(spec.env, ["A=1", "B=2=3", "C=4"]);
         assert_eq!(spec.additional_gids, [44]);
         let nodes: Vec<String> = spec.mounts.iter().map(|m| format!("{m:?}")).collect();
-        assert!(nodes[0].contains("block: false, major: 1, minor: 3, mode: 438, uid: 1000, gid: 1000"), "{nodes:?}");
-        assert!(nodes[1].contains("block: true, major: 7, minor: 9, mode: 384, uid: 0, gid: 1000"), "{nodes:?}");
+        assert!(
+            nodes[0].contains("block: false, major: 1, minor: 3, mode: 438, uid: 1000, gid: 1000"),
+            "{nodes:?}"
+        );
+        assert!(
+            nodes[1].contains("block: true, major: 7, minor: 9, mode: 384, uid: 0, gid: 1000"),
+            "{nodes:?}"
+        );
     }
 
     #[test]
@@ -170,6 +176,9 @@ mod tests {
         let none = Registry::default();
         assert_eq!(edits(&none, &wanted(true)).await.unwrap(), Edits::default());
         let error = edits(&none, &wanted(false)).await.unwrap_err();
-        assert_eq!(error.message, "CDI device injection failed: required device \"v.com/d=x\" is not registered");
+        assert_eq!(
+            error.message,
+            "CDI device injection failed: required device \"v.com/d=x\" is not registered"
+        );
     }
 }

@@ -1,13 +1,14 @@
 //! Values as templates see them: Go's structs, with the names of their fields and of their JSON members.
 
-use crate::text;
+use crate::human;
 use jiff::Timestamp;
 use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
 
 /// A value.
+#[allow(missing_docs, reason = "the names say it")]
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
+pub enum Value {
     /// No pointer, no list, no map.
     Nil(Nil),
     Bool(bool),
@@ -20,46 +21,60 @@ pub(crate) enum Value {
 }
 
 /// What is missing.
+#[allow(missing_docs, reason = "the names say it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Nil {
+pub enum Nil {
     Pointer,
     List,
     Map,
+    /// What a map does not have.
+    NoValue,
 }
 
 /// A struct: its type, and its fields in order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Struct {
-    pub(crate) kind: &'static str,
-    pub(crate) fields: Vec<Field>,
+pub struct Struct {
+    /// The name of the type, for messages.
+    pub kind: &'static str,
+    /// What there is, in order.
+    pub fields: Vec<Field>,
+    /// Its JSON, where that is not of the fields.
+    pub whole: Option<Json>,
 }
 
 /// A field.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Field {
+pub struct Field {
     /// Its name in templates.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// Its name in JSON.
-    pub(crate) json: &'static str,
+    pub json: &'static str,
     /// Left out of JSON when it is empty.
-    pub(crate) omit: bool,
-    pub(crate) value: Value,
+    pub omit: bool,
+    /// What it holds.
+    pub value: Value,
 }
 
 impl Struct {
     /// An empty struct of a type.
-    pub(crate) fn new(kind: &'static str) -> Self {
-        Self { kind, fields: Vec::new() }
+    pub fn new(kind: &'static str) -> Self {
+        Self { kind, ..Self::default() }
     }
 
     /// Adds a field that is always in the JSON.
-    pub(crate) fn with(mut self, name: &'static str, json: &'static str, value: impl Into<Value>) -> Self {
+    pub fn with(mut self, name: &'static str, json: &'static str, value: impl Into<Value>) -> Self {
         self.fields.push(Field { name, json, omit: false, value: value.into() });
         self
     }
 
+    /// Gives it a JSON of its own.
+    pub fn with_whole(mut self, whole: Json) -> Self {
+        self.whole = Some(whole);
+        self
+    }
+
     /// Adds a field that JSON leaves out when it is empty.
-    pub(crate) fn omit(mut self, name: &'static str, json: &'static str, value: impl Into<Value>) -> Self {
+    pub fn omit(mut self, name: &'static str, json: &'static str, value: impl Into<Value>) -> Self {
         self.fields.push(Field { name, json, omit: true, value: value.into() });
         self
     }
@@ -86,6 +101,12 @@ impl From<i64> for Value {
 impl From<&str> for Value {
     fn from(s: &str) -> Self {
         Self::Text(s.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(s: String) -> Self {
+        Self::Text(s)
     }
 }
 
@@ -123,7 +144,7 @@ impl From<&BTreeMap<String, String>> for Value {
 
 impl Value {
     /// Whether `if` takes it for true.
-    pub(crate) fn is_true(&self) -> bool {
+    pub fn is_true(&self) -> bool {
         match self {
             Self::Nil(_) => false,
             Self::Bool(b) => *b,
@@ -136,7 +157,7 @@ impl Value {
     }
 
     /// As JSON.
-    pub(crate) fn json(&self) -> Json {
+    pub fn json(&self) -> Json {
         match self {
             Self::Nil(_) => Json::Null,
             Self::Bool(b) => (*b).into(),
@@ -145,6 +166,7 @@ impl Value {
             Self::Time(t) => t.to_string().into(),
             Self::List(l) => l.iter().map(Value::json).collect(),
             Self::Map(m) => m.iter().map(|(k, v)| (k.clone(), v.json())).collect(),
+            Self::Struct(Struct { whole: Some(whole), .. }) => whole.clone(),
             Self::Struct(s) => {
                 let shown = s.fields.iter().filter(|f| !f.omit || f.value.is_true());
                 Json::Object(shown.map(|f| (f.json.to_owned(), f.value.json())).collect::<Map<_, _>>())
@@ -153,16 +175,17 @@ impl Value {
     }
 
     /// As `{{.}}` prints it.
-    pub(crate) fn print(&self) -> String {
+    pub fn print(&self) -> String {
         let joined = |values: Vec<String>| values.join(" ");
         match self {
             Self::Nil(Nil::Pointer) => "<nil>".into(),
+            Self::Nil(Nil::NoValue) => "<no value>".into(),
             Self::Nil(Nil::List) => "[]".into(),
             Self::Nil(Nil::Map) => "map[]".into(),
             Self::Bool(b) => b.to_string(),
             Self::Int(n) => n.to_string(),
             Self::Text(s) => s.clone(),
-            Self::Time(t) => text::time(*t),
+            Self::Time(t) => human::go_time(*t),
             Self::List(l) => format!("[{}]", joined(l.iter().map(Value::print).collect())),
             Self::Map(m) => {
                 format!("map[{}]", joined(m.iter().map(|(k, v)| format!("{k}:{}", v.print())).collect()))
@@ -172,9 +195,9 @@ impl Value {
     }
 
     /// The type, for messages.
-    pub(crate) fn kind(&self) -> String {
+    pub fn kind(&self) -> String {
         match self {
-            Self::Nil(Nil::Pointer) => "nil".into(),
+            Self::Nil(Nil::Pointer | Nil::NoValue) => "nil".into(),
             Self::Nil(Nil::List) => "list".into(),
             Self::Nil(Nil::Map) | Self::Map(_) => "map".into(),
             Self::Bool(_) => "bool".into(),
