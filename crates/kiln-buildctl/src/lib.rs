@@ -16,8 +16,11 @@ use kiln_cli::printer;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// What scripts that read the third word of `--version` get.
-const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+/// The version of BuildKit whose commands these are; scripts read the third word of `--version`.
+const VERSION: &str = "v0.30.0-kiln";
+/// What `--version` prints: exactly four words, or nerdctl does not know it. The last is kiln's own version.
+const VERSION_LINE: &str =
+    concat!("buildctl github.com/moby/buildkit v0.30.0-kiln ", env!("CARGO_PKG_VERSION"), "\n");
 /// Exit status for a command that is not there.
 const NO_TOPIC: u8 = 3;
 
@@ -33,7 +36,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli::parse(&words) {
         Outcome::Run(invocation) => run_command(&invocation),
         Outcome::Help(path) => data(&cli::help(&path, VERSION, &default_address())),
-        Outcome::Version => data(&format!("buildctl github.com/kiln/kiln {VERSION} \n")),
+        Outcome::Version => data(VERSION_LINE),
         Outcome::NoTopic(name) => {
             printer::people(&format!("No help topic for '{name}'\n"));
             ExitCode::from(NO_TOPIC)

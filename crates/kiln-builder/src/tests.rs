@@ -169,3 +169,23 @@ fn refs_stay_in_their_directory() {
     refs.remove_builder("b").unwrap();
     assert!(!f.dir.path().join("buildx/refs/b").exists());
 }
+
+proptest::proptest! {
+    /// Files of builders are the user's, and other programs write them too.
+    #[test]
+    fn any_instance_is_read_or_refused(cut in 0..INSTANCE.len(), put in ".{0,12}|null|-1|\\[\\]|\\{\\}", skip in 0..30_usize) {
+        let end = (cut + skip).min(INSTANCE.len());
+        let text = format!("{}{put}{}", &INSTANCE[..cut], &INSTANCE[end..]);
+        let f = fixture();
+        let store = f.world.store().unwrap();
+        std::fs::write(f.dir.path().join("buildx/instances/b"), text).unwrap();
+        // The name in the file may be any: nothing is written elsewhere.
+        if let Ok(Some(instance)) = store.get("b") {
+            let _ = store.save(&instance);
+            let _ = store.touch(&instance);
+        }
+        let _ = store.list();
+        let names: Vec<_> = std::fs::read_dir(f.dir.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+        assert_eq!(names, ["buildx"]);
+    }
+}

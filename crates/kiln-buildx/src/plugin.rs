@@ -15,6 +15,8 @@ const SOCKET: &str = "DOCKER_CLI_PLUGIN_SOCKET";
 
 /// The version of buildx whose commands these are, by which tools choose their flags.
 pub(crate) const VERSION: &str = "v0.30.0-kiln";
+/// Version of kiln itself, where buildx has a commit.
+pub(crate) const REVISION: &str = env!("CARGO_PKG_VERSION");
 
 /// Whether the Docker CLI runs us.
 pub(crate) fn is_plugin() -> bool {

@@ -139,3 +139,35 @@ fn what_cannot_be_given_is_named() {
         assert_eq!(node(text).as_deref(), Some(want));
     }
 }
+
+proptest::proptest! {
+    /// Whatever is in a file, the others are found.
+    #[test]
+    fn any_file_is_read_or_named(cut in 0..GPUS.len(), put in ".{0,12}|[&*!|>{}\\[\\]:\n -]{0,12}", skip in 0..40_usize) {
+        let end = (cut + skip).min(GPUS.len());
+        let odd = format!("{}{put}{}", &GPUS[..cut], &GPUS[end..]);
+        let good = GPUS.replace("vendor1", "other");
+        let (_dir, registry) = registry(&[("a/a.yaml", &odd), ("b/good.yaml", &good)], &[]);
+        let devices = registry.scan();
+        assert_eq!(names(&devices, "other.com/device=foo"), ["other.com/device=foo"]);
+    }
+}
+
+/// One that refers to itself again and again would be gigabytes.
+#[test]
+fn a_file_that_grows_when_it_is_read_is_refused() {
+    let mut bomb = String::from(
+        "cdiVersion: \"0.6.0\"\nkind: a.b/c\nx0: &x0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n",
+    );
+    for n in 1..12 {
+        let again = vec![format!("*x{}", n - 1); 9].join(", ");
+        bomb.push_str(&format!("x{n}: &x{n} [{again}]\n"));
+    }
+    bomb.push_str("devices: *x11\n");
+    let deep = format!("cdiVersion: {}", "[".repeat(200_000));
+    let (_dir, registry) =
+        registry(&[("a/bomb.yaml", &bomb), ("a/deep.yaml", &deep), ("a/gpus.yaml", GPUS)], &[]);
+    let devices = registry.scan();
+    assert_eq!(devices.problems.len(), 2, "{:?}", devices.problems);
+    assert_eq!(names(&devices, "class1"), ["vendor1.com/device=foo"]);
+}

@@ -110,10 +110,7 @@ mod tests {
     #[test]
     fn sizes_times_and_durations_as_go_prints_them() {
         assert_eq!([512_000_000, 10_500_000_000].map(exact_size), ["512MB", "10.5GB"]);
-        assert_eq!(
-            [2048, 512_000_000, 10_000_000_000].map(binary_size),
-            ["2KiB", "488.3MiB", "9.313GiB"]
-        );
+        assert_eq!([2048, 512_000_000, 10_000_000_000].map(binary_size), ["2KiB", "488.3MiB", "9.313GiB"]);
         let at = |n| go_time(Timestamp::new(1_767_323_045, n).unwrap());
         assert_eq!(at(0), "2026-01-02 03:04:05 +0000 UTC");
         assert_eq!(at(6_000_000), "2026-01-02 03:04:05.006 +0000 UTC");

@@ -51,9 +51,25 @@ pub fn options(vars: &dyn Fn(&str) -> Option<String>) -> (DisplayOptions, Vec<St
     (options, problems)
 }
 
+/// What the display is told.
+enum News {
+    Update(Update),
+    Canceled,
+}
+
+/// What to do after waiting for news.
+fn next(news: Result<News, mpsc::RecvTimeoutError>) -> Next {
+    match news {
+        Ok(News::Update(update)) => Next::Update(update),
+        Ok(News::Canceled) => Next::Canceled,
+        Err(mpsc::RecvTimeoutError::Timeout) => Next::Nothing,
+        Err(mpsc::RecvTimeoutError::Disconnected) => Next::End,
+    }
+}
+
 /// A running display.
 pub struct Progress {
-    updates: mpsc::Sender<Update>,
+    updates: mpsc::Sender<News>,
     thread: JoinHandle<io::Result<Vec<Warning>>>,
 }
 
@@ -81,7 +97,7 @@ impl Progress {
         let (updates, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("progress".into())
-            .spawn(move || display.run(|wait| Next::from(receiver.recv_timeout(wait)), Timestamp::now))
+            .spawn(move || display.run(|wait| next(receiver.recv_timeout(wait)), Timestamp::now))
             .map_err(CliError::stream("starting the progress display"))?;
         Ok(Self { updates, thread })
     }
@@ -92,9 +108,14 @@ impl Progress {
         tokio::spawn(async move {
             while let Some(update) = from.recv().await {
                 // When stderr is gone the build goes on.
-                let _ = updates.send(update);
+                let _ = updates.send(News::Update(update));
             }
         })
+    }
+
+    /// Shows what still runs as canceled.
+    pub fn cancel(&self) {
+        let _ = self.updates.send(News::Canceled);
     }
 
     /// Draws the end and gives back the warnings of the build.

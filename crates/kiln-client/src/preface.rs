@@ -39,8 +39,7 @@ impl<I> Preface<I> {
         // A server begins with a SETTINGS frame (type 4) on stream 0.
         let expected = [(3, 4), (5, 0), (6, 0), (7, 0), (8, 0)];
         if expected.iter().any(|(at, byte)| self.head.get(*at).is_some_and(|b| b != byte)) {
-            let said = String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED)]);
-            self.tell(Err(format!("it does not speak gRPC; it says {:?}", said.trim())));
+            self.tell(Err(instead(bytes)));
         } else if self.head.len() == FRAME_HEADER {
             self.tell(Ok(()));
         }
@@ -51,6 +50,16 @@ impl<I> Preface<I> {
             let _ = report.send(answer);
         }
     }
+}
+
+/// What somebody speaks who does not speak gRPC.
+fn instead(bytes: &[u8]) -> String {
+    // A fatal alert, of any version of TLS: what we said was no greeting.
+    if let [0x15, 3, _, 0, 2, ..] = bytes {
+        return "it speaks TLS: a certificate of its authority is needed to talk to it".into();
+    }
+    let said = String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED)]);
+    format!("it does not speak gRPC; it says {:?}", said.trim())
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Preface<I> {
@@ -112,6 +121,8 @@ mod tests {
         assert_eq!(answer(&[&settings[..2], &settings[2..4], &settings[4..]]).await, Some(Ok(())));
         let error = answer(&[b"HTTP/1.1 400 Bad\r\n"]).await.unwrap().unwrap_err();
         assert_eq!(error, "it does not speak gRPC; it says \"HTTP/1.1 400 Bad\"");
+        let error = answer(&[&[0x15, 3, 3, 0, 2, 2, 0x32]]).await.unwrap().unwrap_err();
+        assert!(error.starts_with("it speaks TLS"), "{error}");
         let error = answer(&[&settings[..3]]).await.unwrap().unwrap_err();
         assert_eq!(error, "it closed the connection before it said anything");
     }

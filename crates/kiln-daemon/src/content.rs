@@ -91,7 +91,8 @@ impl ContentService {
                 return Ok(None);
             }
             let piece = spawn_blocking(move || piece(file, wanted - sent)).await;
-            let (file, data) = piece.map_err(io::Error::from).flatten().map_err(|e| unreadable(&digest, &e))?;
+            let (file, data) =
+                piece.map_err(io::Error::from).flatten().map_err(|e| unreadable(&digest, &e))?;
             let length = data.len() as u64;
             // Counted from the offset asked for, as containerd does.
             let message = ReadContentResponse { offset: i64::try_from(sent).unwrap_or(i64::MAX), data };

@@ -12,6 +12,7 @@ use kiln_proto::worker;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status, Streaming};
 
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -37,6 +38,9 @@ pub fn version_line() -> String {
     format!("buildkitd {PACKAGE} {VERSION} {REVISION}")
 }
 
+/// A build that fails within this time may end before its client's session has begun.
+const SESSION_BEGINS: Duration = Duration::from_secs(1);
+
 impl ControlService {
     /// A build, from request to answer. Dropping the future stops it.
     pub(crate) async fn solve_newer(
@@ -45,13 +49,17 @@ impl ControlService {
         extra: SolveRequestExtra,
     ) -> Result<control::SolveResponse, Status> {
         let _busy = self.activity.begin();
-        let id = request.r#ref.clone();
+        let (id, session) = (request.r#ref.clone(), request.session.clone());
+        let begun = Instant::now();
         let solved = match solve_request(request, &extra) {
             Ok(request) => self.engine.solve(request).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &solved {
             tracing::info!(build = ?id.chars().take(64).collect::<String>(), %error, "build failed");
+        }
+        if solved.is_err() && !session.is_empty() && begun.elapsed() < SESSION_BEGINS {
+            self.engine.sessions().settle(&session).await;
         }
         let count = if solved.is_ok() { &self.metrics.builds_done } else { &self.metrics.builds_failed };
         count.fetch_add(1, Ordering::Relaxed);

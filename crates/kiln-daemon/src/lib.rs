@@ -25,7 +25,6 @@ mod serve;
 mod services;
 mod settings;
 mod stop;
-mod watched;
 mod wire;
 
 #[cfg(test)]

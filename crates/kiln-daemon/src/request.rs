@@ -1,8 +1,9 @@
 //! Requests, checked. Everything that is wrong or not built is refused by name: nothing of a request is ignored.
 
-use kiln_engine::{Entitlement, ExporterSpec, FrontendRequest, SolveInput, SolveRequest};
+use kiln_engine::{Entitlement, ExporterSpec, FrontendRequest, SolveInput, SolveRequest, SourceRules};
 use kiln_llb::Definition;
 use kiln_llb::errdefs::{BuildError, Code};
+use kiln_policy::Policies;
 use kiln_proto::extra::SolveRequestExtra;
 use kiln_proto::{control, pb};
 use kiln_snapshot::{Filter, PruneOpts};
@@ -104,10 +105,27 @@ pub(crate) fn solve_request(
             inputs: decode_all(&r.frontend_inputs)?,
         }),
     };
+    let sources = SourceRules {
+        policies: Policies::read(&r.source_policy).map_err(|e| invalid(&e.to_string()))?,
+        session: r.source_policy_session,
+    };
+    if !sources.session.is_empty() {
+        named("Solve", "SourcePolicySession", &sources.session).map_err(|e| invalid(&e))?;
+    }
     let exporters = with_epoch(exporters, &attrs);
     let (id, session, internal) = (r.r#ref, r.session, r.internal);
     let session_exporter = r.enable_session_exporter;
-    Ok(SolveRequest { id, session, input, exporters, entitlements, session_exporter, internal, attrs })
+    Ok(SolveRequest {
+        id,
+        session,
+        input,
+        exporters,
+        entitlements,
+        sources,
+        session_exporter,
+        internal,
+        attrs,
+    })
 }
 
 /// A time in the build arguments holds for all exporters that name none. What is no number is for the frontend.
@@ -154,10 +172,6 @@ fn refuse_what_is_not_built(r: &control::SolveRequest, extra: &SolveRequestExtra
     let cache = r.cache.as_ref();
     if cache.is_some_and(|c| !c.exports.is_empty() || !c.export_ref_deprecated.is_empty()) {
         return Err(unimplemented("cache export"));
-    }
-    r.source_policy.as_ref().map_or(Ok(()), kiln_llb::policy::check).map_err(|e| invalid(&e))?;
-    if r.source_policy.as_ref().is_some_and(|p| !p.rules.is_empty()) || !r.source_policy_session.is_empty() {
-        return Err(unimplemented("source policies"));
     }
     if extra.proxy_network {
         return Err(unimplemented("the proxied network"));

@@ -8,8 +8,8 @@ use crate::options::{Options, OptionsError};
 use crate::places::{Places, Surroundings};
 use crate::{merge, refuse};
 use kiln_engine::{
-    DeviceGrant, DnsConfig, EngineOptions, Entitlement, FrontendRules, HistoryLimits, HostConfig, KeyPair, RegistryConfig,
-    SandboxChoice,
+    DeviceGrant, DnsConfig, EngineOptions, Entitlement, FrontendRules, HistoryLimits, HostConfig, KeyPair,
+    RegistryConfig, SandboxChoice,
 };
 use kiln_oci::Platform;
 use kiln_snapshot::DriverChoice;

@@ -16,8 +16,9 @@ use crate::{Engine, Entitlement};
 use failed::Kept;
 use futures::FutureExt;
 use kiln_frontend::{CacheImport, ResolveOpt, ResolvedImage};
-use kiln_llb::Definition;
 use kiln_llb::errdefs::{BuildError, Code};
+use kiln_llb::{Definition, SourceOp};
+use kiln_policy::Policies;
 use kiln_worker::Ref;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,7 +50,12 @@ pub enum BridgeInput {
     /// Nothing: an empty result.
     Nothing,
     /// A graph.
-    Definition(Definition),
+    Definition {
+        /// The graph.
+        graph: Definition,
+        /// Source policies beside those of the build.
+        policies: Policies,
+    },
     /// What a frontend makes.
     Frontend(FrontendRequest),
 }
@@ -144,8 +150,8 @@ impl Bridge {
         let solved = async {
             let outcome = match input {
                 BridgeInput::Nothing => Outcome::default(),
-                BridgeInput::Definition(definition) => {
-                    let refs = ResultRefs::One(self.0.build.add(definition)?);
+                BridgeInput::Definition { graph, policies } => {
+                    let refs = ResultRefs::One(self.0.build.add(graph, &policies).await?);
                     Outcome { refs, metadata: BTreeMap::new() }
                 }
                 BridgeInput::Frontend(request) => frontends::run(&self.0.build, request).await?,
@@ -161,7 +167,7 @@ impl Bridge {
     }
 
     fn register(&self, lazy: LazyRef) -> Result<BridgeRef, BuildError> {
-        let definition = lazy.definition().clone();
+        let definition = lazy.asked().clone();
         let id = format!("{:032x}", rand::random::<u128>());
         let mut refs = self.refs();
         if refs.len() >= MAX_REFS {
@@ -214,15 +220,24 @@ impl Bridge {
     ///
     /// # Errors
     /// If it does not exist or may not be read.
-    pub async fn resolve_image(&self, reference: &str, opt: ResolveOpt) -> Result<ResolvedImage, BuildError> {
-        self.open(self.0.build.resolve_image(reference, opt).boxed()).await
+    pub async fn resolve_image(
+        &self,
+        reference: &str,
+        opt: ResolveOpt,
+        policies: &Policies,
+    ) -> Result<ResolvedImage, BuildError> {
+        self.open(self.0.build.resolve_image(reference, opt, policies).boxed()).await?.image(reference)
     }
 
-    /// Finds out what a source stands for now.
+    /// Finds out what a source stands for now. The answer is about the returned source: policies may put one for
+    /// another.
     ///
     /// # Errors
     /// If it cannot be found, or is of a kind that has no such facts.
-    pub async fn resolve_source(&self, request: SourceMetaRequest) -> Result<SourceMeta, BuildError> {
+    pub async fn resolve_source(
+        &self,
+        request: SourceMetaRequest,
+    ) -> Result<(SourceOp, SourceMeta), BuildError> {
         self.open(self.0.build.resolve_source(request).boxed()).await
     }
 

@@ -1,10 +1,12 @@
 //! One build while it runs: what its frontends and its client may use of the engine.
 
-use crate::Engine;
 use crate::entitle::Rights;
 use crate::hub::Hub;
+use crate::{Engine, SourceRules};
+use futures::FutureExt;
 use kiln_llb::errdefs::{BuildError, Code, Detail, SolveSubject};
 use kiln_llb::{Definition, Location, SourceMap, caps};
+use kiln_policy::Policies;
 use kiln_progress::{LineRange, ProgressGroup, Warning};
 use kiln_solver::{Edge, Error, Job};
 use kiln_worker::{Failure, Ref, Worker, graph};
@@ -21,6 +23,8 @@ pub(crate) struct Build {
     pub(crate) hub: Hub,
     /// What it may do.
     pub(crate) rights: Rights,
+    /// Which sources it may use.
+    pub(crate) sources: SourceRules,
     pub(crate) job: Job<Worker>,
     /// Names of the cache imports that were said to be left out.
     pub(crate) skipped_imports: Mutex<HashSet<String>>,
@@ -45,11 +49,18 @@ const WARNING: usize = 256;
 pub(crate) struct LazyRef(Arc<Lazy>);
 
 struct Lazy {
+    asked: Definition,
     definition: Definition,
     result: OnceCell<Result<Ref, Failure>>,
 }
 
 impl LazyRef {
+    /// What was asked for, before source policies.
+    pub(crate) fn asked(&self) -> &Definition {
+        &self.0.asked
+    }
+
+    /// What is built.
     pub(crate) fn definition(&self) -> &Definition {
         &self.0.definition
     }
@@ -60,17 +71,22 @@ impl Build {
     ///
     /// # Errors
     /// If the graph asks for what is not granted or not known here.
-    pub(crate) fn add(&self, definition: Definition) -> Result<Option<LazyRef>, BuildError> {
-        if definition.root().is_none() {
+    pub(crate) async fn add(
+        &self,
+        asked: Definition,
+        policies: &Policies,
+    ) -> Result<Option<LazyRef>, BuildError> {
+        if asked.root().is_none() {
             return Ok(None);
         }
+        self.count(&asked)?;
+        let definition = self.police_graph(asked.clone(), policies).boxed().await?;
         let load = |e: BuildError| e.context("failed to load LLB");
         let definition = self.rights.admit(definition).map_err(load)?;
         check_caps(&definition).map_err(load)?;
-        self.count(&definition)?;
         self.forget_cache_mounts(&definition)?;
         self.hub.set_groups(groups(&definition));
-        Ok(Some(LazyRef(Arc::new(Lazy { definition, result: OnceCell::new() }))))
+        Ok(Some(LazyRef(Arc::new(Lazy { asked, definition, result: OnceCell::new() }))))
     }
 
     fn count(&self, definition: &Definition) -> Result<(), BuildError> {

@@ -51,7 +51,10 @@ impl Containers {
 
     fn vacant(open: &Open, id: &str) -> Result<(), BuildError> {
         if open.containers.contains_key(id) {
-            return Err(BuildError::new(Code::AlreadyExists, format!("Container {} already exists", shown(id))));
+            return Err(BuildError::new(
+                Code::AlreadyExists,
+                format!("Container {} already exists", shown(id)),
+            ));
         }
         if open.containers.len() >= MAX_CONTAINERS {
             let message = format!("a build may not have more than {MAX_CONTAINERS} containers");
@@ -169,9 +172,8 @@ impl Bridge {
     /// If there is none, or "canceled" when something was killed.
     pub async fn release_container(&self, id: &str) -> Result<(), BuildError> {
         let found = self.containers().open().containers.remove(id);
-        let missing = || {
-            BuildError::new(Code::NotFound, format!("container details for {} not found", shown(id)))
-        };
+        let missing =
+            || BuildError::new(Code::NotFound, format!("container details for {} not found", shown(id)));
         found.ok_or_else(missing)?.release().await
     }
 

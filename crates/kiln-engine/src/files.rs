@@ -224,6 +224,28 @@ mod tests {
         assert!(read(&root, "a.txt", Some(far)).is_err());
     }
 
+    /// Neither opened, for that would wait for a writer or reach a device, nor followed out.
+    #[test]
+    fn special_files_are_not_read() {
+        let (dir, root) = tree();
+        let fifo = std::process::Command::new("mkfifo").arg(dir.path().join("fifo")).status().unwrap();
+        assert!(fifo.success());
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+        symlink("fifo", dir.path().join("to-fifo")).unwrap();
+        symlink("/dev/zero", dir.path().join("zero")).unwrap();
+        let part = Some(FileRange { offset: 0, length: 1 });
+        for name in ["fifo", "socket", "to-fifo"] {
+            for range in [None, part] {
+                let error = read(&root, name, range).unwrap_err();
+                assert_eq!(error.message, format!("{name} is not a regular file"));
+            }
+            assert!(stat(&root, name).is_ok());
+            assert!(archive_time(&root, name).is_err(), "{name}");
+        }
+        assert_eq!(read(&root, "zero", None).unwrap_err().code, Code::NotFound);
+        assert_eq!(read(&root, "out/passwd", None).unwrap_err().code, Code::NotFound);
+    }
+
     #[test]
     fn a_listing_fits_into_one_message() {
         let dir = tempfile::tempdir().unwrap();

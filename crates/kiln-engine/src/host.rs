@@ -8,11 +8,16 @@ use crate::outcome::Outcome;
 use crate::{FrontendRequest, frontends};
 use async_trait::async_trait;
 use futures::FutureExt;
-use kiln_frontend::{CacheImport, FrontendResult, Host, RefId, ResolveOpt, ResolvedImage, SolveOpt, Warning};
+use kiln_frontend::{
+    CacheImport, FrontendResult, Host, OciStore, RefId, ResolveOpt, Resolved, ResolvedImage, SolveOpt,
+    Warning,
+};
 use kiln_llb::builder::ResolveMode;
 use kiln_llb::errdefs::{BuildError, Code};
+use kiln_llb::op::attr;
 use kiln_llb::{Definition, SourceOp};
 use kiln_oci::Platform;
+use kiln_policy::Policies;
 use kiln_progress::{LineRange, SourceFile};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,15 +51,15 @@ impl<'a> BuildHost<'a> {
 
 #[async_trait]
 impl Host for BuildHost<'_> {
-    async fn resolve_image(&self, reference: &str, opt: ResolveOpt) -> Result<ResolvedImage, BuildError> {
-        self.build.resolve_image(reference, opt).await
+    async fn resolve_image(&self, reference: &str, opt: ResolveOpt) -> Result<Resolved, BuildError> {
+        self.build.resolve_image(reference, opt, &Policies::default()).await
     }
 
     async fn solve(&self, def: Definition, opt: SolveOpt) -> Result<RefId, BuildError> {
         for import in &opt.cache_imports {
             self.build.skip_import(import);
         }
-        let lazy = self.build.add(def)?;
+        let lazy = self.build.add(def, &Policies::default()).await?;
         let empty = || BuildError::new(Code::InvalidArgument, "a definition without a root cannot be solved");
         Ok(self.keep(lazy.ok_or_else(empty)?))
     }
@@ -93,11 +98,12 @@ impl Host for BuildHost<'_> {
             no_config: true,
             git_objects: true,
             checksum: None,
+            policies: Policies::default(),
         };
-        Ok(match self.build.resolve_source(request).await? {
+        Ok(match self.build.resolve_source(request).await?.1 {
             SourceMeta::Git(git) => git.objects.and_then(|o| committer_time(&o.commit)),
             SourceMeta::Http(http) => http.last_modified,
-            SourceMeta::Image(_) => None,
+            SourceMeta::Image(_) | SourceMeta::Nothing => None,
         })
     }
 
@@ -138,9 +144,48 @@ fn committer_time(commit: &[u8]) -> Option<i64> {
     line.rsplit_once('>')?.1.split_whitespace().next()?.parse().ok()
 }
 
+/// The image as a source, so that policies can say something about it.
+fn image_source(reference: &str, opt: &ResolveOpt) -> SourceOp {
+    let mut attrs = BTreeMap::new();
+    let scheme = match &opt.oci_layout {
+        None => "docker-image",
+        Some(store) => {
+            let said = [(attr::OCI_SESSION, &store.session_id), (attr::OCI_STORE, &store.store_id)];
+            let said = said.into_iter().filter(|(_, value)| !value.is_empty());
+            attrs.extend(said.map(|(key, value)| (key.to_string(), value.clone())));
+            "oci-layout"
+        }
+    };
+    SourceOp { identifier: format!("{scheme}://{reference}"), attrs }
+}
+
+/// The store that a source is in.
+pub(crate) fn layout_of(source: &SourceOp) -> OciStore {
+    let value = |key: &str| source.attrs.get(key).cloned().unwrap_or_default();
+    OciStore { session_id: value(attr::OCI_SESSION), store_id: value(attr::OCI_STORE) }
+}
+
 impl Build {
-    /// Finds an image, shown as a step of its own.
+    /// Finds an image, or what source policies put in its place.
     pub(crate) async fn resolve_image(
+        &self,
+        reference: &str,
+        mut opt: ResolveOpt,
+        policies: &Policies,
+    ) -> Result<Resolved, BuildError> {
+        let mut source = image_source(reference, &opt);
+        self.police_source(&mut source, opt.platform.clone(), policies).boxed().await?;
+        match source.split() {
+            Some((scheme @ ("docker-image" | "oci-layout"), reference)) => {
+                opt.oci_layout = (scheme == "oci-layout").then(|| layout_of(&source));
+                self.find_image(reference, opt).await.map(Resolved::Image)
+            }
+            _ => Ok(Resolved::Elsewhere(source.identifier)),
+        }
+    }
+
+    /// Finds an image, shown as a step of its own.
+    pub(crate) async fn find_image(
         &self,
         reference: &str,
         opt: ResolveOpt,

@@ -22,6 +22,7 @@ mod mount;
 mod observer;
 mod open;
 mod outcome;
+mod policy;
 mod record;
 mod request;
 mod session_export;
@@ -46,6 +47,7 @@ pub use kiln_worker::container::{ContainerProcess, ProcessIo, StartSpec, Wanted}
 pub use observer::Steps;
 pub use open::{EngineError, EngineOptions, SandboxChoice};
 pub use outcome::{Outcome, ResultRefs};
+pub use policy::{PolicyAnswer, PolicyCheck, SourceRules};
 pub use request::{DeviceGrant, Entitlement, ExporterSpec, SolveInput, SolveRequest, SolveResponse};
 pub use usage::WorkerInfo;
 

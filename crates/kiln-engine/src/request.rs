@@ -1,6 +1,6 @@
 //! What a client asks for, and what it gets.
 
-use crate::FrontendRequest;
+use crate::{FrontendRequest, SourceRules};
 use kiln_llb::Definition;
 use std::collections::BTreeMap;
 
@@ -17,6 +17,8 @@ pub struct SolveRequest {
     pub exporters: Vec<ExporterSpec>,
     /// What the build may do beyond the usual.
     pub entitlements: Vec<Entitlement>,
+    /// Which sources it may use.
+    pub sources: SourceRules,
     /// Ask the session for more exporters when the result is known.
     pub session_exporter: bool,
     /// Not shown in the history.

@@ -14,6 +14,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use kiln_export::{ExportInput, Exporter};
 use kiln_llb::errdefs::{BuildError, Code};
+use kiln_policy::Policies;
 use kiln_solver::JobId;
 use kiln_worker::Ref;
 use std::collections::BTreeMap;
@@ -69,6 +70,7 @@ impl Engine {
             id: request.id.clone(),
             session: request.session.clone(),
             hub: running.hub.clone(),
+            sources: request.sources.clone(),
             rights,
             job: self.0.solver.job(JobId::new(request.id.as_str()), observer.clone()),
             skipped_imports: Mutex::default(),
@@ -100,7 +102,7 @@ async fn outcome(
 ) -> Result<Outcome<LazyRef>, BuildError> {
     match input {
         SolveInput::Definition(definition) => {
-            let refs = ResultRefs::One(build.add(definition.clone())?);
+            let refs = ResultRefs::One(build.add(definition.clone(), &Policies::default()).await?);
             Ok(Outcome { refs, metadata: BTreeMap::new() })
         }
         SolveInput::Frontend(request) => frontends::run(build, request.clone()).await,

@@ -80,7 +80,8 @@ impl ExportContext<'_> {
     /// Brings the blobs of all layers that an image with these options has.
     pub(crate) async fn fetch(&self, input: &ExportInput, opts: &CompressionOpts) -> Result<(), ExportError> {
         let present = input.refs.iter().filter_map(|(_, snapshot)| snapshot.as_ref());
-        let fetches = present.map(|snapshot| self.snapshots.fetch(snapshot, opts, self.provider, self.layers));
+        let fetches =
+            present.map(|snapshot| self.snapshots.fetch(snapshot, opts, self.provider, self.layers));
         futures::future::try_join_all(fetches).await?;
         Ok(())
     }

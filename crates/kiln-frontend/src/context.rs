@@ -2,7 +2,7 @@
 
 use crate::dockerignore;
 use crate::git_ref::{GitRef, Parsed};
-use crate::host::{Host, RefId, ResolveOpt, ResolvedImage, SolveOpt};
+use crate::host::{Host, RefId, ResolveOpt, Resolved, ResolvedImage, SolveOpt};
 use crate::opts::{ContextOptions, Options};
 use kiln_digest::Digest;
 use kiln_llb::builder::{
@@ -30,7 +30,7 @@ pub(crate) struct Context<'a> {
     pub(crate) main: MainContext,
     pub(crate) entrypoint: Entrypoint,
     ignore: OnceCell<Vec<String>>,
-    images: Mutex<HashMap<ImageQuery, Arc<OnceCell<ResolvedImage>>>>,
+    images: Mutex<HashMap<ImageQuery, Arc<OnceCell<Resolved>>>>,
 }
 
 /// An image lookup that was made: asked again it gives the same answer.
@@ -132,6 +132,11 @@ impl<'a> Context<'a> {
         reference: &str,
         opt: ResolveOpt,
     ) -> Result<ResolvedImage, Error> {
+        self.resolve(reference, opt).await?.image(reference)
+    }
+
+    /// The same, where it need not be an image in the end.
+    pub(crate) async fn resolve(&self, reference: &str, opt: ResolveOpt) -> Result<Resolved, Error> {
         let query = ImageQuery {
             reference: reference.to_string(),
             platform: opt.platform.clone(),
@@ -333,7 +338,8 @@ async fn read_dockerfile(host: &dyn Host, result: &RefId, name: &str) -> Result<
     }
     if error.code == Code::NotFound {
         let message = format!("failed to read dockerfile: open {name}: no such file or directory");
-        return Err(BuildError { message, ..error });
+        // The kind is of the file, not of the build: clients print it.
+        return Err(BuildError { code: Code::Unknown, message, ..error });
     }
     Err(error.context("failed to read dockerfile"))
 }

@@ -46,6 +46,32 @@ pub struct ResolvedImage {
     pub config: Vec<u8>,
 }
 
+/// What an image name stands for.
+#[derive(Clone, Debug)]
+pub enum Resolved {
+    /// An image.
+    Image(ResolvedImage),
+    /// Source policies put a source of another kind in its place; this is its identifier.
+    Elsewhere(String),
+}
+
+impl Resolved {
+    /// The image that was found for `reference`.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn image(self, reference: &str) -> Result<ResolvedImage, BuildError> {
+        match self {
+            Self::Image(image) => Ok(image),
+            Self::Elsewhere(other) => {
+                let text =
+                    format!("ref mutated by policy to non-image: docker-image://{reference} -> {other}");
+                Err(BuildError::msg(text))
+            }
+        }
+    }
+}
+
 /// How a definition is solved.
 #[derive(Clone, Debug, Default)]
 pub struct SolveOpt {
@@ -85,7 +111,7 @@ pub struct Warning {
 #[async_trait]
 pub trait Host: Send + Sync {
     /// Finds an image. `reference` is complete (registry and tag or digest written out).
-    async fn resolve_image(&self, reference: &str, opt: ResolveOpt) -> Result<ResolvedImage, BuildError>;
+    async fn resolve_image(&self, reference: &str, opt: ResolveOpt) -> Result<Resolved, BuildError>;
 
     /// Takes a graph. Nothing needs to run before the result is read or exported.
     async fn solve(&self, def: Definition, opt: SolveOpt) -> Result<RefId, BuildError>;

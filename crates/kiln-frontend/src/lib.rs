@@ -30,7 +30,7 @@ mod subrequest;
 mod syntax;
 
 pub use build::{FrontendResult, build};
-pub use host::{CacheImport, Host, OciStore, RefId, ResolveOpt, ResolvedImage, SolveOpt, Warning};
+pub use host::{CacheImport, Host, OciStore, RefId, ResolveOpt, Resolved, ResolvedImage, SolveOpt, Warning};
 pub use syntax::is_builtin;
 
 #[cfg(test)]

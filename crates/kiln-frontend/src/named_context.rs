@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::dockerignore;
 use crate::git_ref::{GitRef, Parsed};
-use crate::host::{OciStore, ResolveOpt, ResolvedImage};
+use crate::host::{OciStore, ResolveOpt, Resolved, ResolvedImage};
 use crate::image_config;
 use crate::platform;
 use crate::state::State;
@@ -61,6 +61,16 @@ pub(crate) enum Loaded {
     },
 }
 
+/// How often source policies may put another source in the place of a context (BuildKit's limit).
+const MAX_REPLACED: usize = 10;
+
+/// What one look at a context gave.
+enum LookedUp {
+    Loaded(Box<Loaded>),
+    /// Source policies want this instead.
+    Replaced(String),
+}
+
 /// A client directory in the graph whose paths are not yet known.
 #[derive(Clone, Debug)]
 pub(crate) struct PendingLocal {
@@ -97,11 +107,30 @@ impl NamedContext {
 
     /// Asks for what has to be known before the graph is made.
     pub(crate) async fn load(&self, cx: &Context<'_>) -> Result<Loaded, BuildError> {
+        let mut context = self.clone();
+        for _ in 0..MAX_REPLACED {
+            match context.look_up(cx).await? {
+                LookedUp::Loaded(loaded) => return Ok(*loaded),
+                LookedUp::Replaced(input) => context.input = input,
+            }
+        }
+        let text =
+            "context recursion limit exceeded; this may indicate a cycle in the provided source policies";
+        Err(wrong(format!("{text}: {}", context.input)))
+    }
+
+    async fn look_up(&self, cx: &Context<'_>) -> Result<LookedUp, BuildError> {
+        match self.input.strip_prefix("docker-image:") {
+            Some(image) => self.load_image(cx, image.trim_start_matches("//")).await,
+            None => Ok(LookedUp::Loaded(Box::new(self.load_other(cx).await?))),
+        }
+    }
+
+    async fn load_other(&self, cx: &Context<'_>) -> Result<Loaded, BuildError> {
         let Some((scheme, rest)) = self.input.split_once(':') else {
             return Err(wrong(format!("invalid context specifier {} for {}", self.input, self.key)));
         };
         match scheme {
-            "docker-image" => self.load_image(cx, rest.trim_start_matches("//")).await,
             "oci-layout" => self.load_oci_layout(cx, rest.trim_start_matches("//")).await,
             "local" => self.load_local(cx, rest).await,
             "input" => self.load_input(cx, rest),
@@ -135,9 +164,9 @@ impl NamedContext {
         }
     }
 
-    async fn load_image(&self, cx: &Context<'_>, written: &str) -> Result<Loaded, BuildError> {
+    async fn load_image(&self, cx: &Context<'_>, written: &str) -> Result<LookedUp, BuildError> {
         if written == "scratch" {
-            return Ok(Loaded::Scratch);
+            return Ok(LookedUp::Loaded(Box::new(Loaded::Scratch)));
         }
         let reference =
             Reference::parse_normalized(written).map_err(|e| wrong(e.to_string()))?.with_default_tag();
@@ -147,9 +176,16 @@ impl NamedContext {
             log_name: format!("[context {}] load metadata for {written}", self.key),
             oci_layout: None,
         };
-        let image = cx.resolve_image(&reference.to_string(), opt).await?;
+        let image = match cx.resolve(&reference.to_string(), opt).await? {
+            Resolved::Image(image) => image,
+            Resolved::Elsewhere(other) => {
+                let (scheme, rest) =
+                    other.split_once("://").ok_or_else(|| wrong(format!("could not parse ref: {other}")))?;
+                return Ok(LookedUp::Replaced(format!("{scheme}:{rest}")));
+            }
+        };
         let title = format!("[context {}] {written}", self.key);
-        Ok(Loaded::Image { title, image, platform: self.platform.clone() })
+        Ok(LookedUp::Loaded(Box::new(Loaded::Image { title, image, platform: self.platform.clone() })))
     }
 
     async fn load_oci_layout(&self, cx: &Context<'_>, written: &str) -> Result<Loaded, BuildError> {

@@ -14,8 +14,6 @@ const NOT_BUILT: &[&str] = &[
     "exporter.image.attestations",
     "reference.attestations",
     "source.metaresolver.image.attestations",
-    "source.policy",
-    "source.policy.session",
 ];
 
 /// Everything that is served is enabled; lists are sorted by id.

@@ -6,13 +6,16 @@
 mod caps;
 mod exec;
 mod health;
+mod policy;
 mod result;
 mod service;
 mod source;
 mod stdio;
+mod watched;
 mod wire;
 
 pub use health::HealthService;
 pub use service::BridgeService;
 pub use stdio::StdioGateway;
+pub use watched::Watched;
 pub use wire::{BUILD_ID, error_status};

@@ -1,7 +1,7 @@
 //! `moby.buildkit.v1.frontend.LLBBridge` (spec wire.md section 3).
 
 use crate::result::{self, Allowed};
-use crate::source::{self, clipped, no_policies};
+use crate::source::{self, clipped};
 use crate::wire::{self, BUILD_ID, error_status, invalid};
 use crate::{caps, exec};
 use kiln_engine::{Bridge, BridgeInput, CacheImport, Engine, FileRange, FrontendRequest};
@@ -78,7 +78,6 @@ impl LlbBridge for BridgeService {
 
     async fn solve(&self, request: Request<gateway::SolveRequest>) -> Answer<gateway::SolveResponse> {
         let (bridge, mut request) = self.open(request).await?;
-        no_policies(&request.source_policies)?;
         for import in std::mem::take(&mut request.cache_imports) {
             let attrs = import.attrs.into_iter().collect();
             bridge.skip_cache_import(&CacheImport { kind: clipped(&import.r#type), attrs });
@@ -102,8 +101,8 @@ impl LlbBridge for BridgeService {
         request: Request<gateway::ResolveImageConfigRequest>,
     ) -> Answer<gateway::ResolveImageConfigResponse> {
         let (bridge, request) = self.open(request).await?;
-        let (reference, opt) = source::image_request(request)?;
-        let found = bridge.resolve_image(&reference, opt).await.map_err(error_status)?;
+        let (reference, opt, policies) = source::image_request(request)?;
+        let found = bridge.resolve_image(&reference, opt, &policies).await.map_err(error_status)?;
         Ok(Response::new(gateway::ResolveImageConfigResponse {
             digest: found.digest.to_string(),
             config: found.config,
@@ -116,8 +115,9 @@ impl LlbBridge for BridgeService {
         request: Request<gateway::ResolveSourceMetaRequest>,
     ) -> Answer<gateway::ResolveSourceMetaResponse> {
         let (bridge, request) = self.open(request).await?;
-        let (op, request) = source::meta_request(request)?;
-        let meta = bridge.resolve_source(request).await.map_err(error_status)?;
+        let request = source::meta_request(request)?;
+        let (op, meta) = bridge.resolve_source(request).await.map_err(error_status)?;
+        let op = pb::SourceOp { identifier: op.identifier, attrs: op.attrs.into_iter().collect() };
         Ok(Response::new(source::meta_response(op, meta)))
     }
 
@@ -236,10 +236,11 @@ pub(crate) fn file_range(range: gateway::FileRange) -> Result<FileRange, Status>
 }
 
 fn solve_input(request: gateway::SolveRequest) -> Result<BridgeInput, Status> {
+    let policies = source::policies(&request.source_policies)?;
     let definition = request.definition.filter(|d| !d.def.is_empty());
     Ok(match (definition, request.frontend.is_empty()) {
         (Some(_), false) => return Err(invalid("cannot solve with both Definition and Frontend specified")),
-        (Some(definition), true) => BridgeInput::Definition(decode(&definition)?),
+        (Some(definition), true) => BridgeInput::Definition { graph: decode(&definition)?, policies },
         (None, false) => BridgeInput::Frontend(FrontendRequest {
             name: clipped(&request.frontend),
             opts: request.frontend_opt.into_iter().collect(),

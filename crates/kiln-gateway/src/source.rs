@@ -5,6 +5,7 @@ use kiln_digest::Checksum;
 use kiln_engine::{OciStore, ResolveOpt, SourceMeta, SourceMetaRequest};
 use kiln_llb::SourceOp;
 use kiln_llb::builder::ResolveMode;
+use kiln_policy::Policies;
 use kiln_proto::google::protobuf::Timestamp;
 use kiln_proto::{gateway, pb, sourcepolicy};
 use tonic::Status;
@@ -12,9 +13,8 @@ use tonic::Status;
 /// Bytes behind a download whose checksum is asked for (BuildKit's limit).
 const MAX_SUFFIX: usize = 4096;
 
-pub(crate) fn no_policies(policies: &[sourcepolicy::Policy]) -> Result<(), Status> {
-    policies.iter().try_for_each(kiln_llb::policy::check).map_err(invalid)?;
-    if policies.iter().all(|p| p.rules.is_empty()) { Ok(()) } else { Err(unimplemented("source policies")) }
+pub(crate) fn policies(policies: &[sourcepolicy::Policy]) -> Result<Policies, Status> {
+    Policies::read(policies).map_err(|e| invalid(e.to_string()))
 }
 
 fn mode(text: &str) -> Result<ResolveMode, Status> {
@@ -32,8 +32,10 @@ pub(crate) fn clipped(text: &str) -> String {
 }
 
 /// Reads `ResolveImageConfig`.
-pub(crate) fn image_request(r: gateway::ResolveImageConfigRequest) -> Result<(String, ResolveOpt), Status> {
-    no_policies(&r.source_policies)?;
+pub(crate) fn image_request(
+    r: gateway::ResolveImageConfigRequest,
+) -> Result<(String, ResolveOpt, Policies), Status> {
+    let policies = policies(&r.source_policies)?;
     let oci_layout = match r.resolver_type {
         0 => None,
         1 => Some(OciStore { session_id: r.session_id, store_id: r.store_id }),
@@ -41,33 +43,29 @@ pub(crate) fn image_request(r: gateway::ResolveImageConfigRequest) -> Result<(St
     };
     let platform = r.platform.map(wire::platform).transpose()?;
     let reference = r.r#ref.strip_prefix("docker-image://").map(str::to_string).unwrap_or(r.r#ref);
-    Ok((reference, ResolveOpt { platform, mode: mode(&r.resolve_mode)?, log_name: r.log_name, oci_layout }))
+    let opt = ResolveOpt { platform, mode: mode(&r.resolve_mode)?, log_name: r.log_name, oci_layout };
+    Ok((reference, opt, policies))
 }
 
 /// Reads `ResolveSourceMeta`.
-pub(crate) fn meta_request(
-    r: gateway::ResolveSourceMetaRequest,
-) -> Result<(pb::SourceOp, SourceMetaRequest), Status> {
-    no_policies(&r.source_policies)?;
+pub(crate) fn meta_request(r: gateway::ResolveSourceMetaRequest) -> Result<SourceMetaRequest, Status> {
+    let policies = policies(&r.source_policies)?;
     let source = r.source.ok_or_else(|| invalid("source is required"))?;
     let image = r.image.unwrap_or_default();
     if image.attestation_chain || !image.resolve_attestations.is_empty() {
         return Err(unimplemented("attestations of images"));
     }
     let checksum = r.http.and_then(|http| http.checksum_request).map(checksum).transpose()?;
-    let request = SourceMetaRequest {
-        source: SourceOp {
-            identifier: source.identifier.clone(),
-            attrs: source.attrs.clone().into_iter().collect(),
-        },
+    Ok(SourceMetaRequest {
+        source: SourceOp { identifier: source.identifier, attrs: source.attrs.into_iter().collect() },
         platform: r.platform.map(wire::platform).transpose()?,
         log_name: r.log_name,
         mode: mode(&r.resolve_mode)?,
         no_config: image.no_config,
         git_objects: r.git.is_some_and(|git| git.return_object),
         checksum,
-    };
-    Ok((source, request))
+        policies,
+    })
 }
 
 fn checksum(r: gateway::ChecksumRequest) -> Result<(Checksum, Vec<u8>), Status> {
@@ -88,6 +86,7 @@ fn checksum(r: gateway::ChecksumRequest) -> Result<(Checksum, Vec<u8>), Status> 
 pub(crate) fn meta_response(source: pb::SourceOp, meta: SourceMeta) -> gateway::ResolveSourceMetaResponse {
     let mut out = gateway::ResolveSourceMetaResponse { source: Some(source), ..Default::default() };
     match meta {
+        SourceMeta::Nothing => {}
         SourceMeta::Image(image) => {
             out.image = Some(gateway::ResolveSourceImageResponse {
                 digest: image.digest.to_string(),

@@ -77,3 +77,37 @@ impl LogReader {
         StatusResponse::decode(&data[..]).map(Some).map_err(|e| failed(e.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, Write};
+
+    proptest::proptest! {
+        /// A damaged log ends, with an error where it is no log any more.
+        #[test]
+        fn any_bytes_end(parts in proptest::collection::vec((0..40_u32, proptest::collection::vec(0..=255_u8, 0..30)), 0..6)) {
+            let mut file = tempfile::tempfile().unwrap();
+            for (length, bytes) in &parts {
+                file.write_all(&length.to_le_bytes()).unwrap();
+                file.write_all(bytes).unwrap();
+            }
+            file.rewind().unwrap();
+            let mut log = LogReader::new("b", Some(file));
+            let mut messages = 0;
+            while let Ok(Some(_)) = log.read() {
+                messages += 1;
+                assert!(messages < 1000);
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_costs_nothing() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&u32::MAX.to_le_bytes()).unwrap();
+        file.rewind().unwrap();
+        let error = LogReader::new("b", Some(file)).read().unwrap_err();
+        assert!(error.to_string().contains("a message of 4294967295 bytes"), "{error}");
+    }
+}

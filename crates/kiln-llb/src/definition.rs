@@ -38,6 +38,16 @@ pub struct Vertex {
 }
 
 impl Vertex {
+    /// The same step with another operation or other inputs, and so with another digest.
+    fn rewritten(&self, op: Op, inputs: Vec<Input>) -> Vertex {
+        let platform = self.platform.as_ref();
+        let parts = OpParts { inputs: &inputs, platform, constraints: &self.constraints, op: &op };
+        let encoded = marshal::encode_op(parts);
+        let digest = Digest::sha256(&encoded);
+        let fallback_name = String::new();
+        Vertex { digest, op, inputs, fallback_name, encoded, ..self.clone() }
+    }
+
     /// Makes a vertex: encodes it and takes its digest. The indices in `op` must be within `inputs`.
     pub fn new(op: Op, inputs: Vec<Input>, platform: Option<Platform>, metadata: OpMetadata) -> Vertex {
         let parts = OpParts { inputs: &inputs, platform: platform.as_ref(), constraints: &[], op: &op };
@@ -173,6 +183,37 @@ impl Definition {
     /// Where vertices were written.
     pub fn source(&self) -> Option<&SourceMap> {
         self.source.as_ref()
+    }
+
+    /// The same graph with other sources. Whatever uses one of them is written anew, and so has another digest.
+    ///
+    /// # Errors
+    /// If the result is not a valid definition.
+    pub fn with_sources(
+        &self,
+        sources: &HashMap<Digest, crate::SourceOp>,
+    ) -> Result<Definition, DecodeError> {
+        let mut renamed: HashMap<Digest, Digest> = HashMap::new();
+        let rename = |renamed: &HashMap<Digest, Digest>, i: &Input| Input {
+            digest: renamed.get(&i.digest).copied().unwrap_or(i.digest),
+            index: i.index,
+        };
+        let mut vertices = Vec::with_capacity(self.vertices.len());
+        for vertex in &self.vertices {
+            let source = sources.get(&vertex.digest);
+            if source.is_none() && !vertex.inputs.iter().any(|i| renamed.contains_key(&i.digest)) {
+                vertices.push(vertex.clone());
+                continue;
+            }
+            let op = source.map_or_else(|| vertex.op.clone(), |source| Op::Source(source.clone()));
+            let inputs = vertex.inputs.iter().map(|i| rename(&renamed, i)).collect();
+            let new = vertex.rewritten(op, inputs);
+            renamed.insert(vertex.digest, new.digest);
+            vertices.push(Arc::new(new));
+        }
+        let root = self.root.as_ref().map(|root| rename(&renamed, root));
+        let source = self.source.as_ref().map(|map| map.renamed(&renamed));
+        Definition::from_vertices(vertices, root, source)
     }
 
     /// What the daemon must know for the metadata of the vertices.

@@ -19,7 +19,6 @@ mod metadata;
 mod name;
 pub mod op;
 mod platform;
-pub mod policy;
 pub mod protojson;
 mod redact;
 mod sourcemap;

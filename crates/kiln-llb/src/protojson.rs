@@ -1,12 +1,16 @@
 //! A graph as JSON, in the form that Go's protojson gives it: names in camel case, 64-bit numbers as texts, bytes in
 //! base64, defaults left out, members in the order of the proto file.
 
+mod file;
+mod object;
+
 use crate::errdefs::metadata_json;
 use crate::{Definition, LinuxResources, Op, Vertex};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use file::action;
 use kiln_proto::pb;
-use pb::file_action::Action;
+use object::object;
 use prost::Message as _;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -58,77 +62,6 @@ pub fn definition_ops(def: &Definition) -> Value {
 /// One operation: what `errdefs.Solve` carries.
 pub fn vertex_op(vertex: &Vertex) -> Value {
     op(&pb::Op::decode(vertex.encoded()).unwrap_or_default(), Some(&vertex.op))
-}
-
-/// The members of an object; defaults are left out.
-#[derive(Default)]
-struct Object(Map<String, Value>);
-
-impl Object {
-    fn put(mut self, key: &str, value: impl Into<Value>) -> Self {
-        self.0.insert(key.to_string(), value.into());
-        self
-    }
-
-    fn text(self, key: &str, value: &str) -> Self {
-        if value.is_empty() { self } else { self.put(key, value) }
-    }
-
-    fn flag(self, key: &str, value: bool) -> Self {
-        if value { self.put(key, true) } else { self }
-    }
-
-    fn long(self, key: &str, value: i64) -> Self {
-        if value == 0 { self } else { self.put(key, value.to_string()) }
-    }
-
-    fn int(self, key: &str, value: i64) -> Self {
-        if value == 0 { self } else { self.put(key, value) }
-    }
-
-    fn bytes(self, key: &str, value: &[u8]) -> Self {
-        self.text(key, &STANDARD.encode(value))
-    }
-
-    /// An enum; a number without a name is written as it is.
-    fn name(self, key: &str, value: i32, names: &[&str]) -> Self {
-        match usize::try_from(value).ok().and_then(|i| names.get(i)) {
-            _ if value == 0 => self,
-            Some(name) => self.put(key, *name),
-            None => self.put(key, value),
-        }
-    }
-
-    fn some(self, key: &str, value: Option<Value>) -> Self {
-        match value {
-            Some(value) => self.put(key, value),
-            None => self,
-        }
-    }
-
-    fn list<T>(self, key: &str, list: &[T], one: impl Fn(&T) -> Value) -> Self {
-        if list.is_empty() { self } else { self.put(key, list.iter().map(one).collect::<Vec<_>>()) }
-    }
-
-    fn texts(self, key: &str, list: &[String]) -> Self {
-        self.list(key, list, |t| t.as_str().into())
-    }
-
-    fn map<T>(self, key: &str, map: &BTreeMap<String, T>, one: impl Fn(&T) -> Value) -> Self {
-        if map.is_empty() {
-            return self;
-        }
-        let map: Map<String, Value> = map.iter().map(|(k, v)| (k.clone(), one(v))).collect();
-        self.put(key, map)
-    }
-
-    fn done(self) -> Value {
-        Value::Object(self.0)
-    }
-}
-
-fn object() -> Object {
-    Object::default()
 }
 
 fn op(op: &pb::Op, passthrough: Option<&Op>) -> Value {
@@ -252,70 +185,6 @@ fn mount(m: &pb::Mount) -> Value {
         .text("resultID", &m.result_id)
         .name("contentCache", m.content_cache, &["DEFAULT", "ON", "OFF"])
         .done()
-}
-
-fn action(a: &pb::FileAction) -> Value {
-    let out =
-        object().long("input", a.input).long("secondaryInput", a.secondary_input).long("output", a.output);
-    match &a.action {
-        Some(Action::Copy(c)) => out.put("copy", copy(c)),
-        Some(Action::Mkfile(f)) => {
-            let file = object().text("path", &f.path).int("mode", f.mode.into()).bytes("data", &f.data);
-            out.put("mkfile", owned(file, f.owner.as_ref(), f.timestamp))
-        }
-        Some(Action::Mkdir(d)) => {
-            let dir = object().text("path", &d.path).int("mode", d.mode.into());
-            out.put("mkdir", owned(dir.flag("makeParents", d.make_parents), d.owner.as_ref(), d.timestamp))
-        }
-        Some(Action::Rm(r)) => {
-            let rm = object().text("path", &r.path).flag("allowNotFound", r.allow_not_found);
-            out.put("rm", rm.flag("allowWildcard", r.allow_wildcard).done())
-        }
-        Some(Action::Symlink(s)) => {
-            let link = object().text("oldpath", &s.oldpath).text("newpath", &s.newpath);
-            out.put("symlink", owned(link, s.owner.as_ref(), s.timestamp))
-        }
-        None => out,
-    }
-    .done()
-}
-
-fn owned(out: Object, owner: Option<&pb::ChownOpt>, timestamp: i64) -> Value {
-    out.some("owner", owner.map(chown)).long("timestamp", timestamp).done()
-}
-
-fn copy(c: &pb::FileActionCopy) -> Value {
-    object()
-        .text("src", &c.src)
-        .text("dest", &c.dest)
-        .some("owner", c.owner.as_ref().map(chown))
-        .int("mode", c.mode.into())
-        .flag("followSymlink", c.follow_symlink)
-        .flag("dirCopyContents", c.dir_copy_contents)
-        .flag("attemptUnpackDockerCompatibility", c.attempt_unpack_docker_compatibility)
-        .flag("createDestPath", c.create_dest_path)
-        .flag("allowWildcard", c.allow_wildcard)
-        .flag("allowEmptyWildcard", c.allow_empty_wildcard)
-        .long("timestamp", c.timestamp)
-        .texts("includePatterns", &c.include_patterns)
-        .texts("excludePatterns", &c.exclude_patterns)
-        .flag("alwaysReplaceExistingDestPaths", c.always_replace_existing_dest_paths)
-        .text("modeStr", &c.mode_str)
-        .texts("requiredPaths", &c.required_paths)
-        .done()
-}
-
-fn chown(c: &pb::ChownOpt) -> Value {
-    use pb::user_opt::User;
-    let user = |u: &pb::UserOpt| match &u.user {
-        Some(User::ByName(n)) => {
-            object().put("byName", object().text("name", &n.name).long("input", n.input).done()).done()
-        }
-        // One of two: the number is written even when it is 0.
-        Some(User::ById(id)) => object().put("byID", *id).done(),
-        None => object().done(),
-    };
-    object().some("user", c.user.as_ref().map(user)).some("group", c.group.as_ref().map(user)).done()
 }
 
 fn definition(d: &pb::Definition) -> Value {

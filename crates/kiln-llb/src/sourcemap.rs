@@ -1,7 +1,8 @@
 //! Where in which file a vertex was written (pb.Source).
 
+use kiln_digest::Digest;
 use kiln_proto::pb;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Files, and for each vertex digest the places in them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -79,6 +80,17 @@ impl SourceMap {
                 .map(|(d, l)| (d.clone(), pb::Locations { locations: l.iter().map(location).collect() }))
                 .collect(),
         }
+    }
+
+    /// The same places under the new names of vertices.
+    pub(crate) fn renamed(&self, names: &HashMap<Digest, Digest>) -> SourceMap {
+        let mut out = SourceMap { infos: self.infos.clone(), locations: BTreeMap::new() };
+        for (vertex, places) in &self.locations {
+            let new = vertex.parse().ok().and_then(|old: Digest| names.get(&old));
+            let name = new.map_or_else(|| vertex.clone(), Digest::to_string);
+            out.locations.entry(name).or_default().extend(places.iter().cloned());
+        }
+        out
     }
 
     /// The places of a vertex, each with its file.

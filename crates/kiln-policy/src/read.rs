@@ -64,7 +64,8 @@ impl Reader {
                 return Err(invalid(format!("source policy: unknown match type {}", selector.match_type)));
             }
         };
-        let constraints = selector.constraints.iter().map(|c| self.constraint(c)).collect::<Result<_, _>>()?;
+        let constraints =
+            selector.constraints.iter().map(|c| self.constraint(c)).collect::<Result<_, _>>()?;
         Ok(Selector { identifier, pattern, constraints })
     }
 

@@ -4,8 +4,7 @@ use kiln_proto::sourcepolicy::{
 };
 
 fn rule(action: PolicyAction, kind: MatchType, identifier: &str) -> wire::Rule {
-    let selector =
-        Selector { identifier: identifier.into(), match_type: kind.into(), ..Selector::default() };
+    let selector = Selector { identifier: identifier.into(), match_type: kind.into(), ..Selector::default() };
     wire::Rule { action: action.into(), selector: Some(selector), ..wire::Rule::default() }
 }
 
@@ -41,12 +40,12 @@ fn the_last_rule_of_a_policy_decides_and_every_policy_may_deny() {
     let (allow, deny) = (rule(ALLOW, WILD, "docker-image://a:*"), rule(DENY, WILD, "docker-image://*"));
     let x = "docker-image://a:1";
     assert_eq!(applied(&[&[deny.clone(), allow.clone()]], x).unwrap(), x);
-    let denied = Err(PolicyError::Denied(x.into()));
+    let denial = PolicyError::Denied(x.into());
+    let denied = Err(denial.clone());
     assert_eq!(applied(&[&[allow.clone(), deny.clone()]], x), denied);
     assert_eq!(applied(&[&[deny], &[allow]], x), denied);
     assert_eq!(applied(&[&[rule(DENY, EXACT, x)]], "docker-image://a:2").unwrap(), "docker-image://a:2");
-    let text = denied.unwrap_err().to_string();
-    assert_eq!(text, "source \"docker-image://a:1\" denied by policy: source denied by policy");
+    assert_eq!(denial.to_string(), "source \"docker-image://a:1\" denied by policy: source denied by policy");
 }
 
 #[test]
@@ -62,7 +61,10 @@ fn a_replacement_may_use_what_was_caught() {
     let dots = convert(WILD, "https://a.b/", "https://c/");
     assert_eq!(applied(&[&[dots]], "https://aXb/").unwrap(), "https://aXb/");
     // An exact name takes the text as it is.
-    assert_eq!(applied(&[&[convert(EXACT, "https://a", "https://b/$1")]], "https://a").unwrap(), "https://b/$1");
+    assert_eq!(
+        applied(&[&[convert(EXACT, "https://a", "https://b/$1")]], "https://a").unwrap(),
+        "https://b/$1"
+    );
 }
 
 #[test]

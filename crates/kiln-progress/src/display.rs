@@ -78,6 +78,15 @@ impl<W: Write> Display<W> {
         self.out.flush()
     }
 
+    /// The build was given up: what is still running is canceled.
+    ///
+    /// # Errors
+    /// `out` cannot be written.
+    pub fn cancel(&mut self, now: Timestamp) -> io::Result<()> {
+        self.trace.cancel(now);
+        self.refresh(now)
+    }
+
     /// Draws what is known; to be called when there was no news for a while.
     ///
     /// # Errors
@@ -144,6 +153,7 @@ impl<W: Write> Display<W> {
             match next(idle) {
                 Next::Update(update) => self.update(update, clock())?,
                 Next::Nothing => self.refresh(clock())?,
+                Next::Canceled => self.cancel(clock())?,
                 Next::End => return self.finish(clock()),
             }
         }
@@ -157,16 +167,8 @@ pub enum Next {
     Update(Update),
     /// Nothing within the time given.
     Nothing,
+    /// The build was given up.
+    Canceled,
     /// There will be no more.
     End,
-}
-
-impl From<Result<Update, std::sync::mpsc::RecvTimeoutError>> for Next {
-    fn from(result: Result<Update, std::sync::mpsc::RecvTimeoutError>) -> Self {
-        match result {
-            Ok(update) => Next::Update(update),
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Next::Nothing,
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Next::End,
-        }
-    }
 }

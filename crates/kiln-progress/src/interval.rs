@@ -13,6 +13,13 @@ impl Runs {
         self.0.insert(start, stop) != Some(stop)
     }
 
+    /// Ends what still runs; at the earliest when it began.
+    pub(crate) fn stop(&mut self, now: Timestamp) {
+        for (start, stop) in &mut self.0 {
+            stop.get_or_insert(now.max(*start));
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

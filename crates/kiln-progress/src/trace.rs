@@ -124,6 +124,19 @@ impl Trace {
         }
     }
 
+    /// Nobody follows what still runs to its end: it counts as canceled.
+    pub(crate) fn cancel(&mut self, now: Timestamp) {
+        let end = self.daemon_time(now);
+        for id in self.shown.clone() {
+            let vertex = &mut self.vertices[id];
+            if !vertex.is_completed() {
+                vertex.runs.stop(end);
+                vertex.error = "context canceled".into();
+                self.note(id, now);
+            }
+        }
+    }
+
     fn add(&mut self, vertex: Vertex) -> Id {
         self.vertices.push(vertex);
         self.vertices.len() - 1

@@ -39,6 +39,13 @@ impl HealthPolicy {
     }
 }
 
+/// Asks once.
+pub(crate) async fn check(
+    connection: Connection,
+) -> Result<tonic::Response<kiln_proto::health::HealthCheckResponse>, Status> {
+    HealthClient::with_origin(connection, origin()).check(HealthCheckRequest::default()).await
+}
+
 /// Checks until the client counts as gone; returns why.
 pub(crate) async fn watch(connection: Connection, policy: HealthPolicy) -> String {
     let mut client = HealthClient::with_origin(connection, origin());

@@ -18,6 +18,7 @@ mod health;
 mod layout;
 mod manager;
 mod pipe;
+mod policy;
 mod raw;
 mod server;
 mod session;

@@ -21,6 +21,9 @@ use crate::{BytesPipe, Session, SessionError, SessionHeaders, health};
 /// How long a lookup waits for a session that is still on its way.
 const ARRIVAL: Duration = Duration::from_secs(5);
 
+/// How long the end of a build that fails at once waits for the client's session.
+const SETTLING: Duration = Duration::from_millis(500);
+
 /// Whether a lookup waits for a client that is still connecting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
@@ -122,6 +125,19 @@ impl SessionManager {
             Lookup::Wait => timeout(ARRIVAL, arrival).await.ok().flatten(),
         };
         found.ok_or_else(|| SessionError::NoSession(id.to_string()))
+    }
+
+    /// Waits for a moment until the client of a session has read what it was sent: it has answered a health check. Go
+    /// clients that are closed before they have read everything take what is left for a broken connection, and say so.
+    pub async fn settle(&self, id: &str) {
+        let settled = async {
+            let session = self.get(id, Lookup::Wait).await?;
+            let answered = health::check(session.connection());
+            session.call("health check".to_string(), answered).await
+        };
+        if !matches!(timeout(SETTLING, settled).await, Ok(Ok(_))) {
+            tracing::debug!(session = bare(id), "no answer from the client before its build ends");
+        }
     }
 
     /// Asks the sessions one after the other until one answers; the error is that of the last.

@@ -377,3 +377,28 @@ async fn a_client_without_exporters_asks_for_none() {
     assert_eq!(s.find_exporters(&Default::default(), vec!["r".into()]).await.unwrap(), []);
     s.finalize_export(&Default::default()).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_session_is_settled_when_its_client_has_answered() {
+    let manager = SessionManager::new();
+    let settling = tokio::spawn({
+        let manager = manager.clone();
+        async move { manager.settle("late").await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!settling.is_finished());
+    let server = Server::new();
+    let headers = server.headers("late", "");
+    let (a, b) = tokio::io::duplex(64 << 10);
+    let _client = tokio::spawn(server.serve(a));
+    let _daemon = tokio::spawn({
+        let manager = manager.clone();
+        async move { manager.run(headers, b).await }
+    });
+    settling.await.unwrap();
+    assert_eq!(manager.len(), 1);
+    // A build does not end later than this for a client that never comes.
+    let begun = std::time::Instant::now();
+    manager.settle("never").await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(4));
+}

@@ -54,19 +54,6 @@ pub(crate) enum FileError {
     RemoveRoot,
 }
 
-impl FileError {
-    /// Whether something that the action needs does not exist.
-    pub(crate) fn is_not_found(&self) -> bool {
-        match self {
-            FileError::Fs(e)
-            | FileError::Copy(CopyError::Fs(e))
-            | FileError::NoDestination { source: e, .. } => e.is_not_found(),
-            FileError::NotFound(_) => true,
-            _ => false,
-        }
-    }
-}
-
 /// The filesystem that an owner's name is looked up in; `None` if there is none.
 pub(crate) type OwnerRoots<'a> = dyn Fn(ActionInput) -> Option<&'a Root> + 'a;
 

@@ -63,9 +63,7 @@ impl Run<'_> {
         let done =
             file::apply(action, open.mounted.root(), secondary.as_ref().map(Mounted::root), &owner_root);
         self.open.insert(index, open);
-        done.map_err(|e| {
-            BuildError::new(if e.is_not_found() { Code::NotFound } else { Code::Unknown }, e.to_string())
-        })
+        done.map_err(|e| BuildError::msg(e.to_string()))
     }
 
     /// What the action `failed` had before it: its target, and what it was to copy from, by the number of the action

@@ -3,7 +3,7 @@
 use crate::Inner;
 use crate::exec::Sessions;
 use kiln_llb::SecretEnv;
-use kiln_llb::errdefs::{BuildError, Code};
+use kiln_llb::errdefs::BuildError;
 use kiln_session::{Session, SessionError};
 
 /// The secret, or `None` when it is missing and optional.
@@ -20,7 +20,7 @@ pub(crate) async fn get(
         Err(error) if missing(&error) => {
             let hint =
                 format!("secret {id}: not found; give it with --secret id={id},src=FILE or env=VARIABLE");
-            Err(BuildError::new(Code::NotFound, hint))
+            Err(BuildError::msg(hint))
         }
         Err(error) => Err(BuildError::msg(format!("secret {id}: {error}"))),
     }

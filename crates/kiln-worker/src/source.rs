@@ -143,10 +143,9 @@ impl Progress for VertexLines {
     }
 }
 
-/// Keeps "not found" apart from the rest.
+/// As an error of the build. It has no kind of its own: clients print kinds, and BuildKit gives none here.
 pub fn source_error(error: &kiln_source::SourceError) -> BuildError {
-    let code = if error.is_not_found() { Code::NotFound } else { Code::Unknown };
-    BuildError::new(code, error.to_string())
+    BuildError::msg(error.to_string())
 }
 
 pub(crate) fn oci_platform(p: &kiln_llb::Platform) -> Platform {

@@ -56,6 +56,17 @@ fn build(world: &World, more: &[&str]) -> Output {
 }
 
 #[test]
+fn the_version_is_four_words() {
+    let out = buildctl(&Env::new(env!("CARGO_BIN_EXE_kiln")), &["--version"]).success();
+    // nerdctl wants exactly these.
+    let words: Vec<&str> = out.stdout.split_whitespace().collect();
+    assert!(
+        matches!(words[..], ["buildctl", "github.com/moby/buildkit", version, _] if version.starts_with("v0."))
+    );
+    assert_eq!(out.stdout, format!("{}\n", words.join(" ")));
+}
+
+#[test]
 fn mistakes_are_told_as_buildctl_tells_them() {
     let env = Env::new(env!("CARGO_BIN_EXE_kiln"));
     let socket = env.socket();

@@ -57,7 +57,9 @@ fn the_docker_cli_learns_what_this_is() {
     let metadata: serde_json::Value = serde_json::from_str(&out.stdout).unwrap();
     assert_eq!(metadata["SchemaVersion"], "0.1.0");
     assert_eq!(metadata["ShortDescription"], "Docker Buildx");
-    assert!(buildx(&env, &["version"]).success().stdout.starts_with("github.com/docker/buildx v0."));
+    let version = buildx(&env, &["version"]).success().stdout;
+    assert!(version.starts_with("github.com/docker/buildx v0."), "{version}");
+    assert_eq!(version.split_whitespace().count(), 3, "{version}");
     assert!(!env.path().join("home/.docker/buildx").exists(), "nothing is touched");
 }
 

@@ -6,7 +6,7 @@ mod raw;
 
 use common::world;
 use kiln_proto::google::rpc;
-use kiln_proto::{control, gateway, pb};
+use kiln_proto::{control, gateway, pb, sourcepolicy};
 use raw::{Client, Graph, busybox, exec, file, result, run, run_op, solve};
 use std::time::{Duration, Instant};
 use tonic::Code;
@@ -266,6 +266,17 @@ async fn nonsense_is_refused_and_hurts_nobody_root() {
     }
     let warn = gateway::WarnRequest { digest: "none".into(), ..Default::default() };
     assert_eq!(bridge.warn(warn).await.unwrap_err().code(), Code::InvalidArgument);
+    // What is said is kept, but not without end.
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let large = gateway::WarnRequest { digest, short: vec![b'x'; 8 << 20], ..Default::default() };
+    let mut said = 0;
+    let refused = loop {
+        match bridge.warn(large.clone()).await {
+            Ok(_) => said += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!((said, refused.code()), (7, Code::ResourceExhausted), "{refused}");
     bridge.r#return(result(&id)).await.unwrap();
     build.await.unwrap().unwrap();
 }
@@ -442,4 +453,65 @@ async fn containers_get_no_more_than_was_granted_root() {
         assert!(refused.contains(wanted), "{security}: {refused}");
     }
     build.abort();
+}
+
+fn rule(action: sourcepolicy::PolicyAction, identifier: &str, to: Option<&str>) -> sourcepolicy::Rule {
+    let selector =
+        sourcepolicy::Selector { identifier: identifier.into(), ..sourcepolicy::Selector::default() };
+    let updates =
+        to.map(|to| sourcepolicy::Update { identifier: to.into(), ..sourcepolicy::Update::default() });
+    sourcepolicy::Rule { action: action.into(), selector: Some(selector), updates }
+}
+
+fn policy(rules: Vec<sourcepolicy::Rule>) -> sourcepolicy::Policy {
+    sourcepolicy::Policy { rules, ..sourcepolicy::Policy::default() }
+}
+
+#[tokio::test]
+async fn source_policies_deny_and_replace_root() {
+    use sourcepolicy::PolicyAction::{Convert, Deny};
+    let Some(w) = world() else { return };
+    let client = client(&w).await;
+    let other = "docker-image://docker.io/library/other:*";
+    let rules = vec![
+        rule(Convert, other, Some("docker-image://docker.io/library/busybox:latest")),
+        rule(Deny, "https://*", None),
+    ];
+    let (mut bridge, build) = client.begin_with(control::SolveRequest {
+        r#ref: "policed".into(),
+        source_policy: Some(policy(rules)),
+        ..Default::default()
+    });
+    // What is replaced is built, and its digest is told.
+    let source = |identifier: &str| pb::SourceOp { identifier: identifier.into(), ..Default::default() };
+    let mut graph = Graph::default();
+    let base = graph.add(&[], pb::op::Op::Source(source("docker-image://docker.io/library/other:1")));
+    let step = graph.add(&[&base], pb::op::Op::Exec(exec("test -x /bin/sh && echo yes > /r")));
+    let id = solve(&mut bridge, graph.of(&step)).await.unwrap();
+    let read = gateway::ReadFileRequest { r#ref: id.clone(), file_path: "/r".into(), ..Default::default() };
+    assert_eq!(bridge.read_file(read).await.unwrap().into_inner().data, b"yes\n");
+    let config = |name: &str| gateway::ResolveImageConfigRequest { r#ref: name.into(), ..Default::default() };
+    let found = bridge.resolve_image_config(config("other:1")).await.unwrap().into_inner();
+    assert_eq!(found.r#ref, "docker.io/library/busybox:latest");
+    // What is denied is not asked for, neither by a rule of the build nor by one of the request.
+    let mut graph = Graph::default();
+    let root = graph.add(&[], pb::op::Op::Source(source("https://example.invalid/x")));
+    let denied = solve(&mut bridge, graph.of(&root)).await.unwrap_err();
+    let text = "error evaluating the source policy: source \"https://example.invalid/x\" denied by policy";
+    assert!(denied.message().contains(text), "{denied}");
+    let mut request = config("busybox");
+    request.source_policies = vec![policy(vec![rule(Deny, "docker-image://*", None)])];
+    let denied = bridge.resolve_image_config(request).await.unwrap_err();
+    assert!(denied.message().contains("could not resolve image due to policy"), "{denied}");
+    // Nobody is there to ask.
+    bridge.r#return(result(&id)).await.unwrap();
+    build.await.unwrap().unwrap();
+    let asked = control::SolveRequest {
+        r#ref: "asked".into(),
+        source_policy_session: "nobody".into(),
+        definition: Some(run("true")),
+        ..Default::default()
+    };
+    let refused = client.solve(asked).await.unwrap_err();
+    assert!(refused.message().contains("no active session for nobody"), "{refused}");
 }

@@ -98,6 +98,14 @@ fn mount(dest: &str, input: i64, output: i64) -> pb::Mount {
     pb::Mount { dest: dest.into(), input, output, ..Default::default() }
 }
 
+fn cache(sharing: i32) -> pb::Mount {
+    pb::Mount {
+        mount_type: pb::MountType::Cache.into(),
+        cache_opt: Some(pb::CacheOpt { id: "c".into(), sharing }),
+        ..mount("/c", -1, -1)
+    }
+}
+
 fn exec(script: &str) -> pb::ExecOp {
     let args = ["sh", "-c", script].map(String::from).to_vec();
     let meta = pb::Meta { args, cwd: "/".into(), env: vec!["PATH=/bin".into()], ..Default::default() };
@@ -182,6 +190,70 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ("/moby.buildkit.v1.frontend.LLBBridge/Warn", gateway::WarnRequest::default().encode_to_vec()),
         ("/moby.buildkit.v1.frontend.LLBBridge/Return", returned.encode_to_vec()),
     ]
+    .into_iter()
+    .chain(more_messages())
+    .collect()
+}
+
+fn more_messages() -> Vec<(&'static str, Vec<u8>)> {
+    let nothing = Vec::new;
+    let reference = || "r".to_string();
+    let config = gateway::ResolveImageConfigRequest {
+        r#ref: "docker.io/library/busybox".into(),
+        platform: Some(pb::Platform {
+            os: "linux".into(),
+            architecture: "amd64".into(),
+            ..Default::default()
+        }),
+        resolve_mode: "default".into(),
+        ..Default::default()
+    };
+    let dir = gateway::ReadDirRequest {
+        dir_path: "/".into(),
+        include_pattern: "*".into(),
+        r#ref: reference(),
+        ..Default::default()
+    };
+    let stat = gateway::StatFileRequest { path: "/x".into(), r#ref: reference(), ..Default::default() };
+    let release = gateway::ReleaseContainerRequest { container_id: "../../x".into() };
+    let process = gateway::ExecMessage {
+        process_id: "p".into(),
+        input: Some(gateway::exec_message::Input::Init(gateway::InitMessage {
+            container_id: "../../x".into(),
+            meta: Some(pb::Meta { args: vec!["true".into()], cwd: "/".into(), ..Default::default() }),
+            fds: vec![0, 1, 2],
+            tty: true,
+            ..Default::default()
+        })),
+    };
+    let prune = control::PruneRequest { filter: vec!["id==nobody".into()], ..Default::default() };
+    vec![
+        ("/moby.buildkit.v1.Control/Prune", prune.encode_to_vec()),
+        ("/moby.buildkit.v1.Control/Info", nothing()),
+        ("/moby.buildkit.v1.frontend.LLBBridge/ResolveImageConfig", config.encode_to_vec()),
+        ("/moby.buildkit.v1.frontend.LLBBridge/ReadDir", dir.encode_to_vec()),
+        ("/moby.buildkit.v1.frontend.LLBBridge/StatFile", stat.encode_to_vec()),
+        (
+            "/moby.buildkit.v1.frontend.LLBBridge/Evaluate",
+            gateway::EvaluateRequest { r#ref: reference() }.encode_to_vec(),
+        ),
+        ("/moby.buildkit.v1.frontend.LLBBridge/Inputs", nothing()),
+        ("/moby.buildkit.v1.frontend.LLBBridge/ExecProcess", process.encode_to_vec()),
+        ("/moby.buildkit.v1.frontend.LLBBridge/ReadDirContainer", dir.encode_to_vec()),
+        ("/moby.buildkit.v1.frontend.LLBBridge/StatFileContainer", stat.encode_to_vec()),
+        ("/moby.buildkit.v1.frontend.LLBBridge/ReleaseContainer", release.encode_to_vec()),
+        // A digest, then an offset and a size.
+        (
+            "/containerd.services.content.v1.Content/Read",
+            [&b"\x0a\x0asha256:abc"[..], &[0x10, 1, 0x18, 1]].concat(),
+        ),
+        ("/containerd.services.content.v1.Content/Info", b"\x0a\x0asha256:abc".to_vec()),
+        ("/containerd.services.content.v1.Content/List", b"\x0a\x07size==4".to_vec()),
+        ("/containerd.services.content.v1.Content/Write", b"\x08\x01\x12\x01r".to_vec()),
+        ("/opentelemetry.proto.collector.trace.v1.TraceService/Export", b"\x0a\x02\x12\x00".to_vec()),
+        ("/grpc.health.v1.Health/Watch", b"\x0a\x01x".to_vec()),
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", b"\x3a\x01*".to_vec()),
+    ]
 }
 
 /// A few bytes other than they were.
@@ -211,17 +283,34 @@ fn still_well(w: &World, what: &str) {
     assert!(!log().contains("panicked"), "after {what}: {}", log());
 }
 
+/// Calls of the bridge are about a build that waits for them. Meanwhile somebody else builds.
 #[tokio::test(flavor = "multi_thread")]
 async fn mutated_messages_of_every_method_root() {
     let Some(w) = world() else { return };
     let channel = channel(&w).await;
+    let mut other = control::control_client::ControlClient::new(self::channel(&w).await);
+    let slow = graph(pb::op::Op::Exec(exec("for i in 1 2 3 4 5 6 7 8; do sleep 0.5; done; echo fine")));
+    let other = tokio::spawn(async move { other.solve(solve("other", slow)).await });
     let mut random = StdRng::seed_from_u64(7);
-    for round in 0..12 {
-        for (method, message) in messages() {
+    for round in 0..8 {
+        let build = format!("driven-{round}");
+        let mut driver = control::control_client::ControlClient::new(channel.clone());
+        let request = control::SolveRequest { r#ref: build.clone(), ..Default::default() };
+        let driven = tokio::spawn(async move { driver.solve(request).await });
+        let all = messages();
+        let (last, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(m, _)| m.ends_with("/Return"));
+        let calls = rest.into_iter().map(|(method, message)| {
             let body = if round == 0 { message } else { mutate(&message, &mut random) };
-            call(&channel, method, body, "mutated").await;
+            call(&channel, method, body, &build)
+        });
+        futures::future::join_all(calls.collect::<Vec<_>>()).await;
+        assert!(!driven.is_finished(), "the build that waits for its client");
+        for (method, message) in last {
+            call(&channel, method, mutate(&message, &mut random), &build).await;
         }
+        driven.abort();
     }
+    other.await.unwrap().expect("somebody else's build is not hurt");
     still_well(&w, "mutated messages");
 }
 
@@ -269,6 +358,12 @@ fn impossible_graphs() -> Vec<(&'static str, pb::Definition)> {
         (
             "unknown mount type",
             exec_with(&|e| e.mounts.push(pb::Mount { mount_type: 99, ..mount("/m", 0, -1) })),
+        ),
+        ("unknown sharing of a cache", exec_with(&|e| e.mounts.push(cache(7)))),
+        ("negative sharing of a cache", exec_with(&|e| e.mounts.push(cache(-1)))),
+        (
+            "unknown content cache mode",
+            exec_with(&|e| e.mounts.push(pb::Mount { content_cache: 9, ..mount("/m", 0, -1) })),
         ),
         ("mount of no input", exec_with(&|e| e.mounts.push(mount("/m", 5, -1)))),
         ("mount of a negative input", exec_with(&|e| e.mounts.push(mount("/m", -7, -1)))),

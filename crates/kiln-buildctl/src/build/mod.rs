@@ -46,12 +46,15 @@ pub(crate) async fn run(values: &Values, daemon: &Daemon) -> Result<(), Error> {
         watchers.watch(receiver, shown).await;
         watchers
     });
-    let solved = tokio::select! {
-        result = solve(daemon, request, updates) => result,
-        result = interrupted() => result.and(Err("failed to solve: Canceled: context canceled".into())),
+    let (solved, is_canceled) = tokio::select! {
+        result = solve(daemon, request, updates) => (result, false),
+        result = interrupted() => (result.and(Err("failed to solve: Canceled: context canceled".into())), true),
     };
     let watchers = watch.await;
     let _ = feed.await;
+    if is_canceled {
+        progress.cancel();
+    }
     let _ = tokio::task::spawn_blocking(move || progress.finish()).await;
     if let Some(path) = Some(values.text("ref-file")).filter(|p| !p.is_empty()) {
         // The build counts, not its name.

@@ -4,9 +4,9 @@ use super::{format, print, print_formatted};
 use crate::cli::Values;
 use crate::connect::Daemon;
 use crate::error::{Call, Error};
+use kiln_cli::human::go_time;
 use kiln_cli::tabs::Tabs;
 use kiln_cli::template::{Struct, Value};
-use kiln_cli::human::go_time;
 use kiln_client::UsageRecord;
 use kiln_progress::{format_bytes, printable};
 
@@ -49,7 +49,10 @@ pub(super) fn verbose(records: &[UsageRecord]) -> String {
         if !r.parents.is_empty() {
             line("Parents", &r.parents.join(";"));
         }
-        line("Created at", &r.created_at.map(go_time).unwrap_or_else(|| go_time(jiff::Timestamp::UNIX_EPOCH)));
+        line(
+            "Created at",
+            &r.created_at.map(go_time).unwrap_or_else(|| go_time(jiff::Timestamp::UNIX_EPOCH)),
+        );
         line("Mutable", &r.mutable.to_string());
         line("Reclaimable", &(!r.in_use).to_string());
         line("Shared", &r.shared.to_string());

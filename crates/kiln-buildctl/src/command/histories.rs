@@ -4,11 +4,11 @@ use super::{format, print, print_formatted};
 use crate::cli::Values;
 use crate::connect::Daemon;
 use crate::error::{Call, Error};
-use kiln_cli::tabs::Tabs;
-use kiln_cli::template::{Nil, Struct, Value};
 use crate::text::local_time;
 use futures::StreamExt as _;
 use jiff::Timestamp;
+use kiln_cli::tabs::Tabs;
+use kiln_cli::template::{Nil, Struct, Value};
 use kiln_client::{BuildRecord, Descriptor, HistoryEvent, HistoryEventKind, HistoryQuery};
 
 const CALL: Call<'_> = Call::Stream("");

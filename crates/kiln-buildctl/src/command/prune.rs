@@ -4,8 +4,8 @@ use super::{du, format, print, print_formatted};
 use crate::cli::Values;
 use crate::connect::Daemon;
 use crate::error::{Call, Error};
-use kiln_cli::tabs::Tabs;
 use futures::StreamExt as _;
+use kiln_cli::tabs::Tabs;
 use kiln_client::PruneRequest;
 use kiln_progress::format_bytes;
 

@@ -4,9 +4,9 @@ use super::{format, info, print, print_formatted};
 use crate::cli::Values;
 use crate::connect::Daemon;
 use crate::error::{Call, Error};
+use kiln_cli::human::{exact_size, go_duration};
 use kiln_cli::tabs::Tabs;
 use kiln_cli::template::{Nil, Struct, Value};
-use kiln_cli::human::{exact_size, go_duration};
 use kiln_client::{Device, GcPolicy, Worker};
 use kiln_oci::Platform;
 

@@ -154,4 +154,20 @@ mod tests {
         tokio::spawn(async move { tokio::io::AsyncWriteExt::write_all(&mut to, &data).await });
         from
     }
+
+    proptest::proptest! {
+        /// An engine may say anything: reading ends, with no more than was sent, and both ways of reading agree.
+        #[test]
+        fn any_stream_ends(kinds in proptest::collection::vec((0..5_u8, 0..40_usize), 0..6), tail: Vec<u8>) {
+            let mut stream: Vec<u8> = kinds.iter().flat_map(|(kind, size)| frame(*kind, &vec![b'x'; *size])).collect();
+            stream.extend(tail);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (mut read, collected) = (Vec::new(), runtime.block_on(Demux::new(&stream[..]).collect()));
+            let ended = runtime.block_on(Demux::new(&stream[..]).read_to_end(&mut read));
+            assert!(read.len() <= stream.len());
+            if let (Ok(_), Ok((out, _))) = (ended, collected) {
+                assert_eq!(out, read);
+            }
+        }
+    }
 }

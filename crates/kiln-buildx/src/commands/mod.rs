@@ -16,6 +16,7 @@ mod use_builder;
 use std::io::{self, BufRead as _};
 
 use kiln_builder::{Builder, Driver, LoadedNode, Node};
+use kiln_cli::build::run::interrupted;
 use kiln_cli::error::CliError;
 use kiln_cli::printer;
 use kiln_oci::Platform;
@@ -24,12 +25,12 @@ use crate::build;
 use crate::context::Context;
 use crate::error::Error;
 use crate::flags::Parsed;
-use crate::plugin::VERSION;
+use crate::plugin::{REVISION, VERSION};
 
 /// Runs a command.
 pub(crate) fn run(name: &str, context: &Context, flags: &Parsed) -> Result<(), Error> {
     match name {
-        "version" => say(&format!("github.com/docker/buildx {VERSION}\n")),
+        "version" => say(&format!("github.com/docker/buildx {VERSION} {REVISION}\n")),
         "install" => install::install(context),
         "uninstall" => install::uninstall(context),
         "use" => use_builder::run(context, flags),
@@ -55,11 +56,22 @@ pub(crate) fn say(text: &str) -> Result<(), Error> {
     Ok(printer::data(text.as_bytes()).map_err(CliError::stream("writing to stdout"))?)
 }
 
-/// Asks on stdout, as Docker's tools do; only `y` means yes.
-fn confirm(question: &str) -> Result<bool, Error> {
+/// Asks on stdout, as Docker's tools do; only `y` means yes. A signal is no answer, and ends the line of the question.
+async fn confirm(question: &str) -> Result<bool, Error> {
     say(&format!("{question} [y/N] "))?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(CliError::stream("reading the answer from stdin"))?;
+    let read = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).map(|_| answer)
+    });
+    let read = tokio::select! {
+        read = read => read.unwrap_or_else(|e| Err(io::Error::other(e))),
+        signal = interrupted() => {
+            signal?;
+            say("\n")?;
+            return Err(CliError::Canceled.into());
+        }
+    };
+    let answer = read.map_err(CliError::stream("reading the answer from stdin"))?;
     Ok(answer.trim_end_matches(['\n', '\r']).eq_ignore_ascii_case("y"))
 }
 

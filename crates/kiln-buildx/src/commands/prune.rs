@@ -23,7 +23,7 @@ pub(crate) async fn run(context: &Context, flags: &Parsed) -> Result<(), Error> 
     let all = flags.switch("all");
     let what = if all { "all build cache" } else { "all dangling build cache" };
     let question = format!("WARNING! This will remove {what}. Are you sure you want to continue?");
-    if !flags.switch("force") && !confirm(&question)? {
+    if !flags.switch("force") && !confirm(&question).await? {
         return Ok(());
     }
     let request = PruneRequest {

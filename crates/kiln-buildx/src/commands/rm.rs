@@ -17,7 +17,7 @@ pub(crate) async fn run(context: &Context, flags: &Parsed) -> Result<(), Error> 
         if !flags.words.is_empty() {
             return Err(Error::text("cannot specify builder name when --all-inactive is set"));
         }
-        if !flags.switch("force") && !confirm(INACTIVE)? {
+        if !flags.switch("force") && !confirm(INACTIVE).await? {
             return Ok(());
         }
         let store = context.world.store()?;

@@ -42,9 +42,8 @@ impl Filters {
         };
         let keep_duration = match age.as_slice() {
             [] => Duration::ZERO,
-            [one] => duration(one).map_err(|e| {
-                Error::Text(format!("{name:?} filter expects a duration (e.g., '24h'): {e}"))
-            })?,
+            [one] => duration(one)
+                .map_err(|e| Error::Text(format!("{name:?} filter expects a duration (e.g., '24h'): {e}")))?,
             _ => return Err(Error::Text(format!("{name:?} filter expects only one value"))),
         };
         let mut parts = Vec::new();

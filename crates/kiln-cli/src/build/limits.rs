@@ -4,6 +4,7 @@ use super::args::BuildArgs;
 use crate::error::CliError;
 use crate::pairs::unknown;
 use kiln_dockerfile::csv::parse_bytes;
+use kiln_llb::Ulimit;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -16,25 +17,6 @@ const RESOURCES: [(&str, &str); 7] = [
     ("cpu-quota", "cpuquota"),
     ("cpuset-cpus", "cpusetcpus"),
     ("cpuset-mems", "cpusetmems"),
-];
-
-const ULIMITS: [&str; 16] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
 ];
 
 /// Adds the frontend options of all of them.
@@ -109,8 +91,8 @@ fn ulimit(entry: &str) -> Result<String, CliError> {
     let flag = "--ulimit";
     let (name, limits) =
         entry.split_once('=').ok_or_else(|| wrong(flag, entry, "expected NAME=SOFT[:HARD]"))?;
-    if !ULIMITS.contains(&name) {
-        return Err(wrong(flag, entry, unknown("ulimit", name, &ULIMITS)));
+    if !Ulimit::NAMES.contains(&name) {
+        return Err(wrong(flag, entry, unknown("ulimit", name, &Ulimit::NAMES)));
     }
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
     let number =

@@ -32,11 +32,14 @@ where
     }
     let (updates, receiver) = tokio::sync::mpsc::channel(256);
     let feed = progress.feed(receiver);
-    let done = tokio::select! {
-        result = Box::pin(work(updates)) => result,
-        result = interrupted() => Err(result.err().unwrap_or(CliError::Canceled).into()),
+    let (done, is_canceled) = tokio::select! {
+        result = Box::pin(work(updates)) => (result, false),
+        result = interrupted() => (Err(result.err().unwrap_or(CliError::Canceled).into()), true),
     };
     let _ = feed.await;
+    if is_canceled {
+        progress.cancel();
+    }
     let warnings = tokio::task::spawn_blocking(move || progress.finish()).await.unwrap_or_default();
     Ok((done, warnings))
 }

@@ -73,7 +73,8 @@ pub(super) fn pieces(source: Source<'_>) -> Result<Vec<Piece>, String> {
         let trims_before = trims_here(open + 2);
         pieces.extend(push(&text[at..open], (trims, trims_before)));
         let begin = open + 2 + usize::from(trims_before);
-        let end = begin + end_of_action(&text[begin..]).ok_or_else(|| source.failed(open, "unclosed action"))?;
+        let end =
+            begin + end_of_action(&text[begin..]).ok_or_else(|| source.failed(open, "unclosed action"))?;
         let action = &text[begin..end];
         trims = action.strip_suffix('-').is_some_and(|a| a.ends_with([' ', '\t', '\n']));
         let last = end - usize::from(trims);

@@ -6,9 +6,8 @@ use super::value::{Nil, Value};
 use super::{Branch, Expr, MAX_DEPTH, Node, What};
 
 /// The language's words and functions that are not built.
-const REFUSED: [&str; 11] = [
-    "define", "template", "block", "break", "continue", "printf", "call", "html", "js", "slice", "urlquery",
-];
+const REFUSED: [&str; 11] =
+    ["define", "template", "block", "break", "continue", "printf", "call", "html", "js", "slice", "urlquery"];
 
 /// Reads a template.
 pub(super) fn template(text: &str) -> Result<Vec<Node>, String> {
@@ -152,7 +151,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    fn command<'t>(self, tokens: &'t [Token], piped: Option<Expr>) -> Result<(Expr, &'t [Token]), String> {
+    fn command(self, tokens: &[Token], piped: Option<Expr>) -> Result<(Expr, &[Token]), String> {
         let first = tokens.first();
         let function = match first.map(|t| &t.kind) {
             Some(Kind::Word(name)) if !matches!(name.as_str(), "true" | "false" | "nil") => {
@@ -195,13 +194,15 @@ impl<'a> Words<'a> {
         let end = tokens.last().map_or(begin, |t| t.end);
         // Go places a chain of fields at its second.
         let at = match tokens.last().map(|t| (t.at, &t.kind)) {
-            Some((at, Kind::Fields(names))) if tokens.len() == 1 && names.len() > 1 => at + 1 + names[0].len(),
+            Some((at, Kind::Fields(names))) if tokens.len() == 1 && names.len() > 1 => {
+                at + 1 + names[0].len()
+            }
             _ => begin,
         };
         Expr { what, place: self.source.place(at, begin, end) }
     }
 
-    fn operand<'t>(self, tokens: &'t [Token]) -> Result<(Expr, &'t [Token]), String> {
+    fn operand(self, tokens: &[Token]) -> Result<(Expr, &[Token]), String> {
         let (first, rest) =
             tokens.split_first().ok_or_else(|| self.failed(None, "missing value for command"))?;
         let one = |what: What| Ok((self.expr(&tokens[..1], what), rest));
@@ -226,7 +227,7 @@ impl<'a> Words<'a> {
     }
 
     /// `(...)`, with fields of it.
-    fn group<'t>(self, tokens: &'t [Token]) -> Result<(Expr, &'t [Token]), String> {
+    fn group(self, tokens: &[Token]) -> Result<(Expr, &[Token]), String> {
         let end = closing(tokens).ok_or_else(|| self.failed(tokens.first(), "unclosed left paren"))?;
         let inner = self.pipeline(&tokens[1..end])?;
         let rest = &tokens[end + 1..];

@@ -74,10 +74,7 @@ fn what_is_wrong_or_not_built_is_named() {
         ("{{if .}}{{else}}{{else}}{{end}}", "1: expected end; found {{else}}"),
         ("{{end}}", "1: unexpected {{end}}"),
         ("{{len}}", "1:2: executing \"\" at <len>: wrong number of args for len: want 1 got 0"),
-        (
-            "{{index . 5}}",
-            "1:2: executing \"\" at <index . 5>: error calling index: index out of range: 5",
-        ),
+        ("{{index . 5}}", "1:2: executing \"\" at <index . 5>: error calling index: index out of range: 5"),
         (
             "{{upper \"a long text of more\" 7}}",
             "1:2: executing \"\" at <upper \"a long text o...>: wrong number of args for upper: want 1 got 2",

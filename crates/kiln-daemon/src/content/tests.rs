@@ -135,20 +135,24 @@ fn who_does_not_listen_keeps_nobody_else_waiting() {
         .enable_all()
         .build()
         .unwrap();
-    let answer = runtime.block_on(async {
+    let work = async {
         let s = served().await;
         let large = s.content.put(&vec![7; 20 << 20]).unwrap().to_string();
+        let connect = async || {
+            let stream = tokio::net::UnixStream::connect(s.dir.path().join("s")).await.unwrap();
+            Client::from_stream(stream).await.unwrap()
+        };
         let mut deaf = Vec::new();
         for _ in 0..8 {
-            let mut parts = s.client.read_blob(&large, 0, None).await.unwrap();
+            let client = connect().await;
+            let mut parts = client.read_blob(&large, 0, None).await.unwrap();
             assert!(parts.next().await.unwrap().is_ok());
-            deaf.push(parts);
+            deaf.push((client, parts));
         }
-        let stream = tokio::net::UnixStream::connect(s.dir.path().join("s")).await.unwrap();
-        let other = Client::from_stream(stream).await.unwrap();
-        let other = other.blob_info(&large);
-        tokio::time::timeout(std::time::Duration::from_secs(10), other).await
-    });
+        connect().await.blob_info(&large).await
+    };
+    let limit = std::time::Duration::from_secs(10);
+    let answer = runtime.block_on(async { tokio::time::timeout(limit, work).await });
     runtime.shutdown_background();
     assert!(answer.expect("an answer").is_ok());
 }

@@ -1,14 +1,16 @@
 //! What a source stands for now: digests and configs of images, commits, checksums of downloads.
 
 use crate::build::Build;
+use crate::host::layout_of;
 use crate::hub::Synthetic;
+use futures::FutureExt;
 use kiln_digest::{Checksum, Digest};
-use kiln_frontend::{OciStore, ResolveOpt};
+use kiln_frontend::ResolveOpt;
 use kiln_llb::builder::ResolveMode;
 use kiln_llb::errdefs::{BuildError, Code};
-use kiln_llb::op::attr;
 use kiln_llb::{SourceOp, mask_credentials};
 use kiln_oci::Platform;
+use kiln_policy::Policies;
 use kiln_source::{GitObjects, SourceFacts};
 use kiln_worker::{session_context, source_error};
 
@@ -29,6 +31,8 @@ pub struct SourceMetaRequest {
     pub git_objects: bool,
     /// A checksum of a download, with these bytes behind it.
     pub checksum: Option<(Checksum, Vec<u8>)>,
+    /// Source policies beside those of the build.
+    pub policies: Policies,
 }
 
 /// The answer.
@@ -40,6 +44,8 @@ pub enum SourceMeta {
     Git(GitMeta),
     /// A download.
     Http(HttpMeta),
+    /// Nothing: there are no facts about directories of clients.
+    Nothing,
 }
 
 /// An image.
@@ -78,8 +84,19 @@ pub struct HttpMeta {
 }
 
 impl Build {
+    /// Finds out what a source, or what policies put in its place, stands for.
+    pub(crate) async fn resolve_source(
+        &self,
+        mut request: SourceMetaRequest,
+    ) -> Result<(SourceOp, SourceMeta), BuildError> {
+        let (platform, policies) = (request.platform.clone(), std::mem::take(&mut request.policies));
+        self.police_source(&mut request.source, platform, &policies).boxed().await?;
+        let meta = self.source_meta(&request).await?;
+        Ok((request.source, meta))
+    }
+
     /// Finds out what a source stands for, shown as a step of its own.
-    pub(crate) async fn resolve_source(&self, request: SourceMetaRequest) -> Result<SourceMeta, BuildError> {
+    pub(crate) async fn source_meta(&self, request: &SourceMetaRequest) -> Result<SourceMeta, BuildError> {
         let identifier = mask_credentials(&request.source.identifier).into_owned();
         let log_name = match request.log_name.as_str() {
             "" => format!("resolve image config for {identifier}"),
@@ -87,27 +104,24 @@ impl Build {
         };
         match request.source.split() {
             Some((scheme @ ("docker-image" | "oci-layout"), reference)) => {
-                let attr = |key: &str| request.source.attrs.get(key).cloned().unwrap_or_default();
-                let oci_layout = (scheme == "oci-layout").then(|| OciStore {
-                    session_id: attr(attr::OCI_SESSION),
-                    store_id: attr(attr::OCI_STORE),
-                });
+                let oci_layout = (scheme == "oci-layout").then(|| layout_of(&request.source));
                 let opt = ResolveOpt {
                     platform: request.platform.clone(),
                     mode: request.mode,
                     log_name,
                     oci_layout,
                 };
-                let found = self.resolve_image(reference, opt).await?;
+                let found = self.find_image(reference, opt).await?;
                 let config = if request.no_config { Vec::new() } else { found.config };
                 Ok(SourceMeta::Image(ImageMeta { digest: found.digest, config }))
             }
             Some(("git" | "http" | "https", _)) => {
                 let shown = Synthetic::start(&self.hub, &log_name);
-                let found = self.facts(&request).await;
+                let found = self.facts(request).await;
                 shown.finish(found.as_ref().err().map(ToString::to_string).as_deref());
                 found
             }
+            Some(("local", _)) => Ok(SourceMeta::Nothing),
             _ => {
                 let message =
                     format!("source {identifier}: metadata of this kind of source is not built yet");

@@ -7,6 +7,7 @@ use kiln_llb::builder::{Constraints, GraphBuilder, MarshalOptions};
 use kiln_llb::errdefs::{BuildError, Code, Detail};
 use kiln_llb::{Definition, op::attr};
 use kiln_oci::{ImageConfig, Platform, Reference};
+use kiln_policy::Policies;
 use kiln_worker::Ref;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -62,7 +63,7 @@ impl FrontendImage {
                 wrong(format_args!("failed to parse the config of frontend image {source}: {e}"))
             })?,
         };
-        let lazy = build.add(definition.clone())?;
+        let lazy = build.add(definition.clone(), &Policies::default()).await?;
         let lazy = lazy.ok_or_else(|| BuildError::msg("gateway source didn't return default result"))?;
         let root = build.get(&lazy).await.map_err(|failure| failure.error)?;
         build.ensure(&root, definition.root().map(|root| root.digest)).await?;
@@ -126,7 +127,9 @@ async fn from_registry(build: &Arc<Build>, source: &str) -> Result<Found, BuildE
     let reference = Reference::parse_normalized(source)
         .map_err(|e| wrong(format_args!("invalid frontend image {source:?}: {e}")))?;
     let reference = reference.with_default_tag();
-    let image = build.resolve_image(&reference.to_string(), ResolveOpt::default()).await?;
+    let name = reference.to_string();
+    let found = build.resolve_image(&name, ResolveOpt::default(), &Policies::default()).await?;
+    let image = found.image(&name)?;
     let resolved = Reference::parse_normalized(&image.reference).map_err(wrong)?.with_digest(image.digest);
     let attrs = BTreeMap::from([(attr::IMAGE_RECORD_TYPE.to_string(), "frontend".to_string())]);
     let mut graph = GraphBuilder::new();

@@ -68,6 +68,7 @@ mod tests {
         for _ in 0..1000 {
             lines.add(&[b'y'; LINE], |_| count += 1);
         }
-        assert_eq!(count, TOTAL / LINE);
+        // One such line was told before; the last is the one that says so.
+        assert_eq!(count, TOTAL / LINE - 1);
     }
 }

@@ -4,24 +4,6 @@ use kiln_dockerfile::{csv, quote};
 use kiln_llb::{LinuxResources, Ulimit};
 use std::collections::BTreeMap;
 
-/// Names of setrlimit(2), as docker/go-units has them.
-const ULIMITS: [&str; 15] = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
 /// The largest CPU or memory node that may be named.
 const MAX_CPU: u32 = 8192;
 
@@ -42,7 +24,7 @@ pub(super) fn ulimits(v: &str) -> Result<Vec<Ulimit>, String> {
 
 fn ulimit(text: &str) -> Result<Ulimit, String> {
     let (name, limits) = text.split_once('=').ok_or_else(|| format!("invalid ulimit argument: {text}"))?;
-    if !ULIMITS.contains(&name) {
+    if !Ulimit::NAMES.contains(&name) {
         return Err(format!("invalid ulimit type: {name}"));
     }
     let number = |s: &str| s.parse::<i64>().map_err(|_| format!("{} is not a number", quote(s)));

@@ -1,6 +1,6 @@
 //! A host that answers from memory and keeps what it was given.
 
-use crate::{FrontendResult, Host, RefId, ResolveOpt, ResolvedImage, SolveOpt, Warning};
+use crate::{FrontendResult, Host, RefId, ResolveOpt, Resolved, ResolvedImage, SolveOpt, Warning};
 use async_trait::async_trait;
 use kiln_digest::Digest;
 use kiln_llb::errdefs::{BuildError, Code};
@@ -42,14 +42,15 @@ impl MemoryHost {
 
 #[async_trait]
 impl Host for MemoryHost {
-    async fn resolve_image(&self, reference: &str, opt: ResolveOpt) -> Result<ResolvedImage, BuildError> {
+    async fn resolve_image(&self, reference: &str, opt: ResolveOpt) -> Result<Resolved, BuildError> {
         self.lookups.lock().unwrap().push(format!("{reference} {}", opt.log_name));
         let config = self.images.get(reference).map_or(BASE_CONFIG, String::as_str);
         if config.is_empty() {
             return Err(BuildError::new(Code::NotFound, format!("{reference}: not found")));
         }
         let digest = Digest::sha256(reference);
-        Ok(ResolvedImage { reference: reference.to_string(), digest, config: config.as_bytes().to_vec() })
+        let config = config.as_bytes().to_vec();
+        Ok(Resolved::Image(ResolvedImage { reference: reference.to_string(), digest, config }))
     }
 
     async fn solve(&self, def: Definition, _: SolveOpt) -> Result<RefId, BuildError> {

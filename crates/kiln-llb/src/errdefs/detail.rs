@@ -47,6 +47,8 @@ pub enum Detail {
         /// Feature.
         feature: String,
     },
+    /// What the client's policy says about a source that it denies.
+    PolicyDenied(Vec<String>),
     /// The exit code of a process.
     ExitCode(u32),
     /// Anything else, as it came.

@@ -128,6 +128,22 @@ struct Compatibility {
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
+struct Decision {
+    /// A name, or a number from those that do not know names.
+    action: Value,
+    #[serde(rename = "denyMessages", skip_serializing_if = "Vec::is_empty")]
+    messages: Vec<DenyMessage>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct DenyMessage {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    message: String,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Exit {
     #[serde(rename = "Code", skip_serializing_if = "Option::is_none")]
     code: Option<u32>,
@@ -158,6 +174,11 @@ pub fn encode_detail(d: &Detail) -> (String, Vec<u8>) {
         Detail::CompatibilityFeature { version, feature } => {
             let version = (*version != 0).then_some(*version);
             ("errdefs.CompatibilityFeature", to_value(Compatibility { version, feature: feature.clone() }))
+        }
+        Detail::PolicyDenied(messages) => {
+            let messages = messages.iter().map(|m| DenyMessage { message: m.clone() }).collect();
+            let decision = Decision { action: Value::from("DENY"), messages };
+            ("policysession.DecisionResponse", to_value(decision))
         }
         Detail::ExitCode(code) => {
             ("gatewayapi.ExitMessage", to_value(Exit { code: (*code != 0).then_some(*code) }))
@@ -290,6 +311,10 @@ fn decode_known(name: &str, value: &[u8]) -> Option<Detail> {
         "errdefs.CompatibilityFeature" => {
             let c: Compatibility = from(value)?;
             Detail::CompatibilityFeature { version: c.version.unwrap_or(0), feature: c.feature }
+        }
+        "policysession.DecisionResponse" => {
+            let messages = from::<Decision>(value)?.messages;
+            Detail::PolicyDenied(messages.into_iter().map(|m| m.message).collect())
         }
         "gatewayapi.ExitMessage" => Detail::ExitCode(from::<Exit>(value)?.code.unwrap_or(0)),
         _ => return None,

@@ -87,3 +87,12 @@ fn codes_have_the_numbers_of_grpc() {
     assert_eq!(Code::from_number(0), Code::Unknown);
     assert_eq!(Code::from_number(i32::MIN + 1), Code::Unknown);
 }
+
+#[test]
+fn a_denial_says_why() {
+    let detail = Detail::PolicyDenied(vec!["no".into()]);
+    let (url, value) = encode_detail(&detail);
+    assert!(url.ends_with("policysession.DecisionResponse+json"), "{url}");
+    assert_eq!(String::from_utf8_lossy(&value), r#"{"action":"DENY","denyMessages":[{"message":"no"}]}"#);
+    assert_eq!(decode_detail(&url, &value), detail);
+}

@@ -95,6 +95,27 @@ pub struct Ulimit {
     pub hard: i64,
 }
 
+impl Ulimit {
+    /// Names of setrlimit(2), as docker/go-units has them: those that a user may set.
+    pub const NAMES: [&str; 15] = [
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
+}
+
 /// A secret in an environment variable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretEnv {

@@ -150,3 +150,31 @@ fn maps_on_the_wire_have_no_empty_values() {
     assert!(wire.source.unwrap().locations.is_empty());
     assert!(!Definition::default().to_wire().encode_to_vec().is_empty());
 }
+
+#[test]
+fn other_sources_give_what_uses_them_other_digests() {
+    let mut g = GraphBuilder::new();
+    let info = SourceInfo { filename: "Dockerfile".into(), ..Default::default() };
+    let at = g.add_source_info(info);
+    let range = Range { start: Position { line: 3, character: 0 }, end: Position { line: 3, character: 0 } };
+    let local = |name: &str| LocalSpec { name: name.into(), ..Default::default() };
+    let (one, two) =
+        (g.local(&local("one"), Constraints::default()), g.local(&local("two"), Constraints::default()));
+    let copy =
+        |from, action| ActionSpec::Copy(Box::new(CopySpec { source: Some(from), owner: None, action }));
+    let actions = vec![copy(one, super::copy("a", "b")), copy(two, super::copy("c", "d"))];
+    let file = g.file(None, "/", actions, Constraints::default().at(at, &[range]));
+    let before = g.marshal(Some(file), &MarshalOptions::default()).unwrap();
+    let find =
+        |def: &Definition, name: &str| def.vertices().iter().find(|v| v.name() == name).map(|v| v.digest);
+    let other = SourceOp { identifier: "local://other".into(), attrs: Default::default() };
+    let replaced = [(find(&before, "local://one").unwrap(), other)].into();
+    let after = before.with_sources(&replaced).unwrap();
+    assert_eq!(Definition::decode(&after.to_pb()).unwrap(), after);
+    assert_eq!(find(&after, "local://two"), find(&before, "local://two"));
+    assert!(find(&after, "local://other").is_some() && find(&after, "local://one").is_none());
+    let root = after.root().unwrap().digest;
+    assert_ne!(root, before.root().unwrap().digest);
+    assert_eq!(after.source().unwrap().of(&root)[0].1, [range]);
+    assert_eq!(before.with_sources(&Default::default()).unwrap(), before);
+}

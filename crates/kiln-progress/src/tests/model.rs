@@ -2,7 +2,10 @@
 
 use crate::log::Log;
 use crate::text::{align, columns, cut};
-use crate::{Colors, LineRange, Mode, ModeError, SourceFile, format_bytes, print_source_excerpt, printable, printable_lines};
+use crate::{
+    Colors, LineRange, Mode, ModeError, SourceFile, format_bytes, print_source_excerpt, printable,
+    printable_lines,
+};
 use jiff::SignedDuration;
 
 #[test]

@@ -152,6 +152,27 @@ fn ends_of_rows() {
 }
 
 #[test]
+fn what_ran_when_the_build_was_given_up_is_canceled() {
+    let terminal = Terminal::new(50, 20);
+    let mut display = terminal.display(false);
+    play(
+        &mut display,
+        vec![
+            (0, vertexes(vec![finished("a", false), vertex("b", Some(0), None)])),
+            (100, log("b", "x\n", 100)),
+        ],
+    );
+    display.cancel(at(300)).unwrap();
+    display.finish(at(400)).unwrap();
+    assert_eq!(
+        terminal.text(),
+        "[+] Building 0.4s (2/2) FINISHED\n\
+         \x20=> a                                        0.0s\n\
+         \x20=> CANCELED b                               0.3s"
+    );
+}
+
+#[test]
 fn open_rows_stay_visible_on_a_low_screen() {
     let terminal = Terminal::new(40, 6);
     let mut display = terminal.display(false);

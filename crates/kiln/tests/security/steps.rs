@@ -63,8 +63,8 @@ fn nothing_of_the_daemon_is_inherited_root() {
         ("Seccomp", ["2", "2"]),
         // Programs such as sudo work, as in BuildKit.
         ("NoNewPrivs", ["0", "0"]),
-        // Those of the image's /etc/group.
-        ("Groups", ["10", "10 100"]),
+        // The own one and those of the image's /etc/group.
+        ("Groups", ["0 10", "1 10 100"]),
     ] {
         let found: Vec<_> =
             out.lines().filter_map(|l| l.strip_prefix(name)?.strip_prefix(": ")).map(str::trim).collect();

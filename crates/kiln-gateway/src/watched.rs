@@ -1,33 +1,34 @@
-//! A stream that tells when it is let go.
+//! A connection that tells when it is let go.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::server::Connected;
 
-/// The server's end of an in-memory connection.
-pub(crate) struct Watched {
-    stream: DuplexStream,
+/// The server's end of a connection that is no socket.
+#[derive(Debug)]
+pub struct Watched<S> {
+    stream: S,
     _gone: DropGuard,
 }
 
-impl Watched {
+impl<S> Watched<S> {
     /// The token fires when the connection is over.
-    pub(crate) fn new(stream: DuplexStream) -> (Self, CancellationToken) {
+    pub fn new(stream: S) -> (Self, CancellationToken) {
         let gone = CancellationToken::new();
         (Self { stream, _gone: gone.clone().drop_guard() }, gone)
     }
 }
 
-impl Connected for Watched {
+impl<S> Connected for Watched<S> {
     type ConnectInfo = ();
 
     fn connect_info(&self) {}
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -37,7 +38,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, data)
     }
