@@ -122,3 +122,12 @@ fn what_is_missing_or_unknown_is_named() {
     assert!(read(&[&vec![rule(DENY, REGEX, "a"); 1001]]).is_err());
     assert!(read(&[&[]]).unwrap().is_empty());
 }
+
+#[test]
+fn a_replacement_does_not_reach_what_is_denied() {
+    let deny = rule(DENY, EXACT, "https://denied/x");
+    let to_denied = convert(EXACT, "https://a/x", "https://denied/x");
+    let denied = Err(PolicyError::Denied("https://denied/x".into()));
+    assert_eq!(applied(&[&[deny.clone(), to_denied.clone()]], "https://a/x"), denied);
+    assert_eq!(applied(&[&[to_denied], &[deny]], "https://a/x"), denied);
+}
