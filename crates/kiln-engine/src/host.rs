@@ -25,14 +25,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// One frontend's view of its build.
 pub(crate) struct BuildHost<'a> {
     build: &'a Arc<Build>,
-    platforms: Vec<Platform>,
     refs: Mutex<Vec<LazyRef>>,
 }
 
 impl<'a> BuildHost<'a> {
     pub(crate) fn new(build: &'a Arc<Build>) -> Self {
-        let platforms = build.engine.worker_info().platforms;
-        Self { build, platforms, refs: Mutex::default() }
+        Self { build, refs: Mutex::default() }
     }
 
     /// What the frontend was told to call `id`.
@@ -129,7 +127,7 @@ impl Host for BuildHost<'_> {
     }
 
     fn build_platforms(&self) -> &[Platform] {
-        &self.platforms
+        self.build.engine.platforms()
     }
 
     fn session_id(&self) -> &str {

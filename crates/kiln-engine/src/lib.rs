@@ -130,6 +130,11 @@ impl Engine {
         &self.0.worker_id
     }
 
+    /// What is built for, the native one first.
+    pub(crate) fn platforms(&self) -> &[Platform] {
+        &self.0.platforms
+    }
+
     pub(crate) fn frontend_rules(&self) -> &FrontendRules {
         &self.0.frontends
     }

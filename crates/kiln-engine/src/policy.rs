@@ -11,6 +11,7 @@ use kiln_llb::{Definition, Op, SourceOp};
 use kiln_oci::{Platform, Reference};
 use kiln_policy::Policies;
 use kiln_session::Lookup;
+use kiln_worker::oci_platform;
 use std::collections::HashMap;
 
 /// What decides about the sources of a build.
@@ -109,13 +110,7 @@ impl Build {
         let mut sources = Vec::new();
         for vertex in definition.vertices() {
             if let Op::Source(source) = &vertex.op {
-                let platform = vertex.platform.clone().map(|p| Platform {
-                    os: p.os,
-                    architecture: p.architecture,
-                    variant: p.variant,
-                    os_version: p.os_version,
-                    os_features: p.os_features,
-                });
+                let platform = vertex.platform.as_ref().map(oci_platform);
                 sources.push((vertex.digest, source.clone(), platform));
             }
         }

@@ -4,7 +4,7 @@
 //! too when given. The root is an overlay over a directory with busybox.
 #![allow(clippy::print_stdout)]
 
-use kiln_sandbox::{Executor, Launcher, LauncherConfig, OciRuntime, ProcessSpec, Stdio};
+use kiln_sandbox::{Executor, Launcher, LauncherConfig, OciRuntime, ProcessSpec, ProgramSpec, Stdio};
 use kiln_sys::mount::{self, OverlayOptions};
 use std::fs::{self, File};
 use std::path::Path;
@@ -83,8 +83,8 @@ async fn once(executor: &dyn Executor, dir: &Path, lower: &Path, id: String) -> 
     fs::create_dir(&work)?;
     let writable = Some((upper.as_path().into(), work.as_path().into()));
     let root = mount::overlay(&[lower.into()], writable, &OverlayOptions::default())?;
-    let mut spec = ProcessSpec::new(id, root, vec!["true".into()]);
-    spec.env.push("PATH=/bin".into());
+    let mut spec = ProcessSpec::new(id, root, ProgramSpec::new(vec!["true".into()]));
+    spec.program.env.push("PATH=/bin".into());
     let null = || File::options().read(true).write(true).open("/dev/null");
     let stdio = Stdio { stdin: null()?.into(), stdout: null()?.into(), stderr: null()?.into() };
     let begin = Instant::now();

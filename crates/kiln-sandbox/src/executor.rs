@@ -1,7 +1,7 @@
 //! The common face of the launcher and of runtime binaries.
 
 use crate::error::SandboxError;
-use crate::spec::{JoinSpec, ProcessSpec, Stdio, TerminalSize};
+use crate::spec::{ProcessSpec, ProgramSpec, Stdio, TerminalSize};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +68,7 @@ pub(crate) trait Control: Send + Sync {
     /// Tells whoever stands between the daemon and the process that the terminal's size has changed.
     fn resized(&self) {}
     /// Starts one more process in the sandbox.
-    async fn join(&self, spec: JoinSpec, stdio: Stdio) -> Result<Process, SandboxError>;
+    async fn join(&self, spec: ProgramSpec, stdio: Stdio) -> Result<Process, SandboxError>;
 }
 
 /// The answer to a [`Control::join`] of a process that joined itself.
@@ -110,9 +110,7 @@ impl Process {
     /// Changes the size of the terminal; its foreground processes get SIGWINCH. Nothing without a terminal.
     pub fn resize(&self, size: TerminalSize) -> Result<(), SandboxError> {
         let Some(screen) = &self.screen else { return Ok(()) };
-        let size =
-            rustix::termios::Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(screen.as_fd(), size)
+        rustix::termios::tcsetwinsize(screen.as_fd(), size.winsize())
             .map_err(|e| SandboxError::prepare("resize a terminal", e))?;
         self.control.resized();
         Ok(())
@@ -122,8 +120,8 @@ impl Process {
     /// is never less confined.
     ///
     /// [`SandboxError::Ended`] when this one has ended.
-    pub async fn join(&self, spec: JoinSpec, stdio: Stdio) -> Result<Process, SandboxError> {
-        crate::launcher::validate_program(&spec.args, &spec.env, &spec.cwd, &spec.ulimits)?;
+    pub async fn join(&self, spec: ProgramSpec, stdio: Stdio) -> Result<Process, SandboxError> {
+        crate::launcher::validate_program(&spec)?;
         if self.outcome.borrow().is_some() {
             return Err(SandboxError::Ended);
         }

@@ -207,9 +207,9 @@ fn fork(
         Spaces::Of(index) => fds.get(index),
     };
     let Some(first) = first else { return Ok(Err(Failure::new(Step::Join, "no process to join"))) };
-    // A process that has ended has no namespaces (ESRCH): the descriptor never names another one.
+    // The descriptor never names another process.
     if let Err(e) = move_into_thread_name_spaces(first.as_fd(), ThreadNameSpaceType::PROCESS_ID) {
-        return Ok(Err(join_failed(e)));
+        return Ok(Err(Failure::join(e)));
     }
     let forked = spawn(Namespaces::default());
     if let Ok(Forked::Child) = forked {
@@ -218,10 +218,6 @@ fn fork(
     // Later children go where this process is; without that nothing can run any more.
     move_into_thread_name_spaces(own, ThreadNameSpaceType::PROCESS_ID).map_err(text)?;
     Ok(forked)
-}
-
-fn join_failed(e: kiln_sys::Errno) -> Failure {
-    if e == kiln_sys::Errno::SRCH { Failure::Ended } else { Failure::new(Step::Join, e) }
 }
 
 fn reap(runs: &mut Vec<Run>) -> Result<(), String> {

@@ -22,6 +22,6 @@ pub use helper::helper_main;
 pub use launcher::{Launcher, LauncherConfig};
 pub use oci::OciRuntime;
 pub use spec::{
-    DeviceNode, JoinSpec, MountKind, Network, ProcessSpec, Resources, SandboxMount, Security, Stdio,
+    DeviceNode, MountKind, Network, ProcessSpec, ProgramSpec, Resources, SandboxMount, Security, Stdio,
     TerminalSize, Ulimit,
 };

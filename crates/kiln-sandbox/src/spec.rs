@@ -16,6 +16,41 @@ pub struct ProcessSpec {
     /// Mounted in this order, after and over the standard ones (so one on `/dev/shm` replaces that). A
     /// destination in `/proc` is refused.
     pub mounts: Vec<SandboxMount>,
+    /// The program, and what it sets itself.
+    pub program: ProgramSpec,
+    /// Host name the process sees.
+    pub hostname: String,
+    /// What of the network it sees.
+    pub network: Network,
+    /// cgroup limits.
+    pub resources: Resources,
+    /// cgroup below which the step's own one is made, relative to the mounted hierarchy.
+    pub cgroup_parent: Option<String>,
+    /// Size of `/dev/shm` in bytes; `None` is 64 MiB.
+    pub shm_size: Option<u64>,
+}
+
+impl ProcessSpec {
+    /// A spec with BuildKit's defaults: host network, no limits.
+    pub fn new(id: impl Into<String>, root: OwnedFd, program: ProgramSpec) -> Self {
+        ProcessSpec {
+            id: id.into(),
+            root,
+            read_only_root: false,
+            mounts: Vec::new(),
+            program,
+            hostname: "buildkitsandbox".into(),
+            network: Network::Host,
+            resources: Resources::default(),
+            cgroup_parent: None,
+            shm_size: None,
+        }
+    }
+}
+
+/// A program, and what every process of a sandbox sets itself: the first, and those that join it.
+#[derive(Debug, Clone)]
+pub struct ProgramSpec {
     /// Program and arguments; the program is looked up in the `PATH` of `env`, inside the root.
     pub args: Vec<String>,
     /// Environment as `NAME=value`. Only `HOME` is added when missing, from the root's `/etc/passwd`.
@@ -28,66 +63,7 @@ pub struct ProcessSpec {
     pub gid: u32,
     /// Supplementary groups; empty means none at all.
     pub additional_gids: Vec<u32>,
-    /// Host name the process sees.
-    pub hostname: String,
-    /// What of the network it sees.
-    pub network: Network,
-    /// How far it is confined.
-    pub security: Security,
-    /// Limits set before the program starts.
-    pub ulimits: Vec<Ulimit>,
-    /// cgroup limits.
-    pub resources: Resources,
-    /// cgroup below which the step's own one is made, relative to the mounted hierarchy.
-    pub cgroup_parent: Option<String>,
-    /// Size of `/dev/shm` in bytes; `None` is 64 MiB.
-    pub shm_size: Option<u64>,
-    /// Give the process a terminal of this size; then the stdio of the run is not used.
-    pub tty: Option<TerminalSize>,
-}
-
-impl ProcessSpec {
-    /// A spec with BuildKit's defaults: `/` as directory, root user, host network, sandboxed, no limits.
-    pub fn new(id: impl Into<String>, root: OwnedFd, args: Vec<String>) -> Self {
-        ProcessSpec {
-            id: id.into(),
-            root,
-            read_only_root: false,
-            mounts: Vec::new(),
-            args,
-            env: Vec::new(),
-            cwd: PathBuf::from("/"),
-            uid: 0,
-            gid: 0,
-            additional_gids: Vec::new(),
-            hostname: "buildkitsandbox".into(),
-            network: Network::Host,
-            security: Security::Sandbox,
-            ulimits: Vec::new(),
-            resources: Resources::default(),
-            cgroup_parent: None,
-            shm_size: None,
-            tty: None,
-        }
-    }
-}
-
-/// One more process in a sandbox that runs: what it may set itself. All else is the sandbox's.
-#[derive(Debug, Clone)]
-pub struct JoinSpec {
-    /// Program and arguments, as in [`ProcessSpec::args`].
-    pub args: Vec<String>,
-    /// Environment, as in [`ProcessSpec::env`].
-    pub env: Vec<String>,
-    /// Working directory, absolute; made when missing.
-    pub cwd: PathBuf,
-    /// User id inside the root.
-    pub uid: u32,
-    /// Group id inside the root.
-    pub gid: u32,
-    /// Supplementary groups; empty means none at all.
-    pub additional_gids: Vec<u32>,
-    /// How far it is confined; never less than the sandbox's first process.
+    /// How far it is confined; one that joins never less than the sandbox's first process.
     pub security: Security,
     /// Limits set before the program starts.
     pub ulimits: Vec<Ulimit>,
@@ -95,10 +71,10 @@ pub struct JoinSpec {
     pub tty: Option<TerminalSize>,
 }
 
-impl JoinSpec {
-    /// A spec with the defaults of [`ProcessSpec::new`].
+impl ProgramSpec {
+    /// A spec with BuildKit's defaults: `/` as directory, root user, sandboxed, no limits.
     pub fn new(args: Vec<String>) -> Self {
-        JoinSpec {
+        ProgramSpec {
             args,
             env: Vec::new(),
             cwd: PathBuf::from("/"),
@@ -109,6 +85,14 @@ impl JoinSpec {
             ulimits: Vec::new(),
             tty: None,
         }
+    }
+
+    /// The same for a process that joins a sandbox whose first process is confined like `first`.
+    pub(crate) fn beside(mut self, first: Security) -> Self {
+        if first == Security::Sandbox {
+            self.security = Security::Sandbox;
+        }
+        self
     }
 }
 
@@ -227,6 +211,13 @@ pub struct TerminalSize {
     pub rows: u16,
     /// Columns.
     pub columns: u16,
+}
+
+impl TerminalSize {
+    /// The same for the kernel; nobody knows the size in pixels.
+    pub(crate) fn winsize(self) -> rustix::termios::Winsize {
+        rustix::termios::Winsize { ws_row: self.rows, ws_col: self.columns, ws_xpixel: 0, ws_ypixel: 0 }
+    }
 }
 
 /// Where the process reads and writes; all three are duplicated into it.

@@ -178,6 +178,11 @@ impl Failure {
         Failure::Setup { step, message: message.to_string() }
     }
 
+    /// A process cannot enter a sandbox. One that has ended has no namespaces (ESRCH, setns(2)).
+    pub(crate) fn join(e: kiln_sys::Errno) -> Self {
+        if e == kiln_sys::Errno::SRCH { Failure::Ended } else { Failure::new(Step::Join, e) }
+    }
+
     /// The failure as a packet that is never too long.
     pub(crate) fn packet(self, wrap: fn(Failure) -> Reply) -> Vec<u8> {
         let short = |mut text: String| {

@@ -10,8 +10,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-fn joining(script: &str) -> JoinSpec {
-    let mut spec = JoinSpec::new(["/bin/sh", "-c", script].map(str::to_owned).to_vec());
+fn joining(script: &str) -> ProgramSpec {
+    let mut spec = ProgramSpec::new(["/bin/sh", "-c", script].map(str::to_owned).to_vec());
     spec.env.push(PATH.into());
     spec
 }
@@ -22,7 +22,7 @@ fn pipes() -> (Stdio, OwnedFd) {
     (Stdio { stdin, stdout: write.try_clone().unwrap(), stderr: write }, read)
 }
 
-async fn join(first: &Process, spec: JoinSpec) -> Result<Output, SandboxError> {
+async fn join(first: &Process, spec: ProgramSpec) -> Result<Output, SandboxError> {
     let (stdio, read) = pipes();
     let process = first.join(spec, stdio).await?;
     let text = tokio::task::spawn_blocking(move || drain(read)).await.unwrap();
@@ -169,11 +169,12 @@ async fn root_what_cannot_join_has_typed_errors() {
     let env = Env::new().await;
     for (name, executor) in executors(&env).await {
         let first = waiting(&env, &*executor, name, |_| ()).await;
-        let mut missing = JoinSpec::new(vec!["no-such".into()]);
+        let mut missing = ProgramSpec::new(vec!["no-such".into()]);
         missing.env.push(PATH.into());
         let Err(SandboxError::Exec(e)) = join(&first, missing).await else { panic!("{name}") };
         assert_eq!(e.kind, ExecFailureKind::NotInPath, "{name}");
-        let Err(SandboxError::Invalid { field, .. }) = join(&first, JoinSpec::new(Vec::new())).await else {
+        let Err(SandboxError::Invalid { field, .. }) = join(&first, ProgramSpec::new(Vec::new())).await
+        else {
             panic!("{name}")
         };
         assert_eq!(field, "args");
@@ -202,7 +203,7 @@ async fn root_terminals_and_their_sizes() {
                       trap 'stty size; exit 5' WINCH; echo ready; while :; do sleep 0.05; done";
         let size = |rows, columns| TerminalSize { rows, columns };
         let mut spec = env.script(&format!("{name}-one"), script);
-        spec.tty = Some(size(33, 111));
+        spec.program.tty = Some(size(33, 111));
         let (first, _) = start(&*executor, spec).await.unwrap();
         check_terminal(name, first).await;
 
@@ -248,7 +249,7 @@ async fn root_joining_gives_no_more_than_the_sandbox_has() {
         assert_ne!(join(&first, spec).await.unwrap().status.code(), 0, "{name}");
     }
     // The other way round a process may be more confined.
-    let first = waiting(&env, &env.launcher, "open", |s| s.security = Security::Insecure).await;
+    let first = waiting(&env, &env.launcher, "open", |s| s.program.security = Security::Insecure).await;
     assert!(sh(&first, caps).await.text.contains("00000000a80425fb"));
     let mut spec = joining(caps);
     spec.security = Security::Insecure;
@@ -280,7 +281,7 @@ async fn root_a_joining_process_cannot_be_looked_into() {
     let script = "#!/proc/self/exe\n";
     let write = format!("printf '{}' > /bin/evil; chmod 755 /bin/evil", script.replace('\n', "\\n"));
     sh(&first, &write).await;
-    let mut evil = JoinSpec::new(vec!["/bin/evil".into()]);
+    let mut evil = ProgramSpec::new(vec!["/bin/evil".into()]);
     evil.env.push(PATH.into());
     // Whatever it answers, it is not kiln that writes or is written.
     let _ = join(&first, evil).await;

@@ -39,13 +39,13 @@ async fn root_spec_fields_reach_the_process() {
         "echo $$ $(id -u):$(id -g) $(grep ^Groups: /proc/self/status | cut -c9-) $(hostname) $(pwd) $HOME $A \
          $(ulimit -Sn)/$(ulimit -Hn) $(umask); ls -ld . /made",
     );
-    spec.uid = 1000;
-    spec.gid = 100;
-    spec.additional_gids = vec![5, 6];
+    spec.program.uid = 1000;
+    spec.program.gid = 100;
+    spec.program.additional_gids = vec![5, 6];
     spec.hostname = "box".into();
-    spec.cwd = "/made/by/../us".into();
-    spec.env.push("A=b c".into());
-    spec.ulimits = vec![Ulimit { name: "nofile".into(), soft: 100, hard: 200 }];
+    spec.program.cwd = "/made/by/../us".into();
+    spec.program.env.push("A=b c".into());
+    spec.program.ulimits = vec![Ulimit { name: "nofile".into(), soft: 100, hard: 200 }];
     let out = env.run(spec).await.unwrap();
     let mut lines = out.text.lines();
     assert_eq!(
@@ -167,7 +167,7 @@ async fn root_read_only_root_and_no_network() {
         "(echo x > /x) 2>&1; echo ok > /dev/shm/x; ip -o link | cut -d: -f2; ping -c1 -W1 127.0.0.1 >/dev/null && echo up",
     );
     spec.read_only_root = true;
-    spec.cwd = "/made/first".into();
+    spec.program.cwd = "/made/first".into();
     spec.network = Network::None;
     let out = env.run(spec).await.unwrap();
     assert_eq!(out.text.lines().next().unwrap(), "/bin/sh: can't create /x: Read-only file system");
@@ -222,7 +222,7 @@ async fn root_giving_up_a_start_kills_what_was_started() {
     env.sh("warm", "true").await;
     for i in 0..20u64 {
         let mut spec = env.script(&format!("up{i}"), "sleep 1000");
-        spec.env.insert(0, "GIVEN=up".into());
+        spec.program.env.insert(0, "GIVEN=up".into());
         let limit = Duration::from_micros(i * 60);
         let Ok(started) = tokio::time::timeout(limit, start(&env.launcher, spec)).await else { continue };
         drop(started.unwrap());
@@ -250,8 +250,8 @@ async fn root_a_terminal_is_one() {
     let env = Env::new().await;
     let mut spec =
         env.script("tty", "tty; stty size; test -c /dev/console && echo console; stat -c %u $(tty)");
-    spec.tty = Some(TerminalSize { rows: 33, columns: 111 });
-    spec.uid = 1000;
+    spec.program.tty = Some(TerminalSize { rows: 33, columns: 111 });
+    spec.program.uid = 1000;
     let (mut process, _out) = start(&env.launcher, spec).await.unwrap();
     let master = process.take_terminal().unwrap();
     let text = tokio::task::spawn_blocking(move || drain(master)).await.unwrap();
@@ -282,16 +282,20 @@ async fn root_a_dead_helper_is_replaced() {
         return;
     }
     let env = Env::new().await;
-    let (process, out) = start(&env.launcher, env.script("lost", "sleep 1000")).await.unwrap();
-    // The helper is the parent of the step.
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid().unwrap())).unwrap();
-    let helper: i32 = stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let helper = rustix::process::Pid::from_raw(helper).unwrap();
-    rustix::process::kill_process(helper, rustix::process::Signal::KILL).unwrap();
-    assert!(matches!(process.wait().await, Err(SandboxError::HelperGone)));
-    assert_eq!(drain(out), "");
-    assert_eq!(env.sh("again", "echo back").await.text, "back\n");
-    assert!(common::cgroup_goes("lost").await);
+    // Several times: the next step must not reach the dead helper's socket while a dying child holds it.
+    for round in 0..20 {
+        let id = format!("lost{round}");
+        let (process, out) = start(&env.launcher, env.script(&id, "sleep 1000")).await.unwrap();
+        // The helper is the parent of the step.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid().unwrap())).unwrap();
+        let helper: i32 = stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let helper = rustix::process::Pid::from_raw(helper).unwrap();
+        rustix::process::kill_process(helper, rustix::process::Signal::KILL).unwrap();
+        assert!(matches!(process.wait().await, Err(SandboxError::HelperGone)));
+        assert_eq!(env.sh(&format!("again{round}"), "echo back").await.text, "back\n");
+        assert_eq!(drain(out), "");
+        assert!(common::cgroup_goes(&id).await);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -383,7 +387,7 @@ async fn root_insecure_steps_make_cgroups_that_go_with_them() {
         "own-cgroups",
         "cd /sys/fs/cgroup; test -d cpuset && cd cpuset; mkdir -p made-inside/deep && echo made; mkdir /sys/fs/cgroup/unified/made-too 2>/dev/null",
     );
-    spec.security = Security::Insecure;
+    spec.program.security = Security::Insecure;
     assert_eq!(env.run(spec).await.unwrap().text, "made\n");
     assert!(common::cgroup_goes("own-cgroups").await && common::cgroup_goes("made-inside").await);
     // A sandboxed step makes none.

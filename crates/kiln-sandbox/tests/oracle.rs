@@ -53,13 +53,13 @@ async fn root_runc_agrees_on_privileges() {
     let Some((env, runc)) = both("root_runc_agrees_on_privileges").await else { return };
     same(&env, &runc, "root", STATUS, |_| ()).await;
     same(&env, &runc, "user", STATUS, |s| {
-        (s.uid, s.gid, s.additional_gids) = (1000, 100, vec![4, 7]);
+        (s.program.uid, s.program.gid, s.program.additional_gids) = (1000, 100, vec![4, 7]);
     })
     .await;
-    same(&env, &runc, "insecure", STATUS, |s| s.security = Security::Insecure).await;
+    same(&env, &runc, "insecure", STATUS, |s| s.program.security = Security::Insecure).await;
     same(&env, &runc, "insecure-user", STATUS, |s| {
-        s.security = Security::Insecure;
-        s.uid = 1000;
+        s.program.security = Security::Insecure;
+        s.program.uid = 1000;
     })
     .await;
 }
@@ -68,14 +68,14 @@ async fn root_runc_agrees_on_privileges() {
 async fn root_runc_agrees_on_the_surroundings() {
     let Some((env, runc)) = both("root_runc_agrees_on_the_surroundings").await else { return };
     same(&env, &runc, "env", "env | sort; pwd; hostname; id; umask; echo $$", |s| {
-        s.env.extend(["A=1".into(), "B=x y".into()]);
-        s.cwd = "/not/there".into();
-        s.uid = 1000;
+        s.program.env.extend(["A=1".into(), "B=x y".into()]);
+        s.program.cwd = "/not/there".into();
+        s.program.uid = 1000;
     })
     .await;
     same(&env, &runc, "ulimit", "ulimit -a; ulimit -Ha", |s| {
         let limit = |name: &str, soft, hard| Ulimit { name: name.into(), soft, hard };
-        s.ulimits = vec![limit("nofile", 64, 128), limit("core", 0, 0), limit("nproc", 10, 20)];
+        s.program.ulimits = vec![limit("nofile", 64, 128), limit("core", 0, 0), limit("nproc", 10, 20)];
     })
     .await;
     // The shell's own script descriptor does not count: `-c` has none.

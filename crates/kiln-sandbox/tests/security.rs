@@ -86,7 +86,7 @@ async fn root_mount_points_through_links_stay_inside() {
         let kind = MountKind::File { contents: "inside\n".into(), mode: 0o644, uid: 0, gid: 0 };
         spec.mounts.push(SandboxMount { dest: dest.into(), kind });
     }
-    spec.cwd = "/up/empty/made".into();
+    spec.program.cwd = "/up/empty/made".into();
     let out = env.run(spec).await.unwrap();
     assert_eq!(out.text, "inside\ncanary\nempty\n");
     canary.check();
@@ -105,8 +105,8 @@ async fn root_no_handle_of_the_host_is_reachable() {
     for number in 0..20 {
         let mut spec =
             env.script(&format!("cwd{number}"), "pwd; ls ..; cat ../../../../..$C/canary 2>/dev/null");
-        spec.cwd = format!("/proc/self/fd/{number}").into();
-        spec.env.push(format!("C={}", canary.path()));
+        spec.program.cwd = format!("/proc/self/fd/{number}").into();
+        spec.program.env.push(format!("C={}", canary.path()));
         match env.run(spec).await {
             Ok(out) => {
                 assert!(!out.text.contains("host secret") && !out.text.contains("boot"), "{}", out.text);
@@ -207,7 +207,7 @@ async fn root_privileged_calls_are_refused() {
     assert_eq!(env.sh("calls", script).await.text, "");
     let mut user =
         env.script("user", "grep -c 'Cap\\(Eff\\|Prm\\|Inh\\|Amb\\):.0*$' /proc/self/status; touch /x 2>&1");
-    user.uid = 1000;
+    user.program.uid = 1000;
     let out = env.run(user).await.unwrap();
     assert_eq!(out.text, "4\ntouch: /x: Permission denied\n");
 }
@@ -275,7 +275,7 @@ async fn root_racing_a_shared_mount_never_reaches_the_host() {
             dest: "/cache/a/d".into(),
             kind: MountKind::Tmpfs { size: None, mode: 0o755 },
         });
-        spec.cwd = "/cache/a/w".into();
+        spec.program.cwd = "/cache/a/w".into();
         match env.run(spec).await {
             Ok(out) => assert!(!out.text.contains("host secret"), "{}", out.text),
             Err(SandboxError::Setup { step: Step::Mount | Step::WorkingDirectory, .. }) => {}

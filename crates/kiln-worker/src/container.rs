@@ -15,7 +15,7 @@ use crate::{Ref, SessionIds, Worker};
 use kiln_fs::users::{self, ExecUser};
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_llb::{ExecMeta, HostIp, Mount, NetMode, SecretEnv, SecurityMode, Ulimit};
-use kiln_sandbox::{JoinSpec, MountKind, Process, ProcessSpec, SandboxMount, TerminalSize};
+use kiln_sandbox::{MountKind, Process, ProcessSpec, ProgramSpec, SandboxMount, TerminalSize};
 use kiln_snapshot::Mounted;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -157,7 +157,7 @@ impl Container {
 
     async fn begin(&self, spec: StartSpec) -> Result<(ContainerProcess, ProcessIo), BuildError> {
         let inner = &*self.0;
-        let join = self.join_spec(&spec).await?;
+        let join = self.program_spec(&spec).await?;
         let (stdio, pipes) = io::pipes(spec.io).map_err(|e| exec::failed(e).context("make pipes"))?;
         let mut first = inner.first.lock().await;
         let mut process = match &*first {
@@ -185,7 +185,7 @@ impl Container {
         Ok((process, io))
     }
 
-    async fn join_spec(&self, spec: &StartSpec) -> Result<JoinSpec, BuildError> {
+    async fn program_spec(&self, spec: &StartSpec) -> Result<ProgramSpec, BuildError> {
         let inner = &*self.0;
         let user = self.user(&spec.user)?;
         let sessions = &inner.sessions;
@@ -198,14 +198,14 @@ impl Container {
         if spec.io.terminal && !has(&env, "TERM=") {
             env.push("TERM=xterm".into());
         }
-        let mut join = JoinSpec::new(spec.args.clone());
-        join.env = environment(&ExecMeta { env, ..ExecMeta::default() }, secrets);
-        join.cwd = PathBuf::from("/").join(&spec.cwd);
-        (join.uid, join.gid, join.additional_gids) = (user.uid, user.gid, user.groups());
-        join.security = exec::security(spec.security);
-        join.ulimits = spec.ulimits.iter().map(exec::ulimit).collect();
-        join.tty = spec.io.terminal.then_some(FIRST_SIZE);
-        Ok(join)
+        let mut program = ProgramSpec::new(spec.args.clone());
+        program.env = environment(&ExecMeta { env, ..ExecMeta::default() }, secrets);
+        program.cwd = PathBuf::from("/").join(&spec.cwd);
+        (program.uid, program.gid, program.additional_gids) = (user.uid, user.gid, user.groups());
+        program.security = exec::security(spec.security);
+        program.ulimits = spec.ulimits.iter().map(exec::ulimit).collect();
+        program.tty = spec.io.terminal.then_some(FIRST_SIZE);
+        Ok(program)
     }
 
     fn user(&self, name: &str) -> Result<ExecUser, BuildError> {
@@ -215,7 +215,7 @@ impl Container {
     }
 
     /// The sandbox around the first process. Takes the mounts.
-    fn process_spec(&self, join: JoinSpec) -> Result<ProcessSpec, BuildError> {
+    fn process_spec(&self, program: ProgramSpec) -> Result<ProcessSpec, BuildError> {
         let (inner, spec) = (&*self.0, &self.0.spec);
         let mut prepared = inner.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         let prepared = prepared.as_mut().ok_or_else(BuildError::canceled)?;
@@ -223,14 +223,11 @@ impl Container {
         let network = exec::network(spec.network);
         // Never the client's name for it: that is any text.
         let id = format!("container-{:032x}", rand::random::<u128>());
-        let mut run = ProcessSpec::new(id, prepared.root().tree_fd().map_err(exec::failed)?, join.args);
+        let mut run = ProcessSpec::new(id, prepared.root().tree_fd().map_err(exec::failed)?, program);
         run.read_only_root = prepared.read_only_root;
         run.mounts = exec::name_files(&inner.worker.0, hostname, network, &spec.extra_hosts).into();
         run.mounts.append(&mut prepared.sandbox);
         run.mounts.extend(spec.files.iter().map(file));
-        (run.env, run.cwd) = (join.env, join.cwd);
-        (run.uid, run.gid, run.additional_gids) = (join.uid, join.gid, join.additional_gids);
-        (run.security, run.ulimits, run.tty) = (join.security, join.ulimits, join.tty);
         run.hostname = hostname.to_string();
         run.network = network;
         run.cgroup_parent = inner.worker.0.cgroup_parent.clone();

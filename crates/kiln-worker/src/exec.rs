@@ -14,7 +14,8 @@ use kiln_fs::users;
 use kiln_llb::errdefs::{BuildError, Detail};
 use kiln_llb::{ExecOp, HostIp, LinuxResources, NetMode, SecurityMode, Vertex, mask_credentials};
 use kiln_sandbox::{
-    ExitStatus, MountKind, Network, ProcessSpec, Resources, SandboxError, SandboxMount, Security, Ulimit,
+    ExitStatus, MountKind, Network, ProcessSpec, ProgramSpec, Resources, SandboxError, SandboxMount,
+    Security, Ulimit,
 };
 pub(crate) use mounts::{Plan, Prepared, Sessions};
 use std::path::PathBuf;
@@ -72,20 +73,20 @@ async fn spec(
     let network = network(op.network);
     let secrets = crate::secrets::environment(inner, &|| inner.session_ids(cx), &op.secret_env).await?;
     let id = format!("{}-{:08x}", vertex.digest.short(), rand::random::<u32>());
-    let args = meta.args.iter().map(Into::into).collect();
-    let mut spec = ProcessSpec::new(id, prepared.root().tree_fd().map_err(failed)?, args);
+    let mut program = ProgramSpec::new(meta.args.iter().map(Into::into).collect());
+    program.env = environment(meta, secrets);
+    program.cwd = PathBuf::from(&meta.cwd);
+    (program.uid, program.gid, program.additional_gids) = (user.uid, user.gid, user.groups());
+    program.security = security(op.security);
+    program.ulimits = meta.ulimits.iter().map(ulimit).collect();
+    let mut spec = ProcessSpec::new(id, prepared.root().tree_fd().map_err(failed)?, program);
     spec.read_only_root = prepared.read_only_root;
     spec.mounts = name_files(inner, hostname, network, &meta.extra_hosts).into();
-    spec.env = environment(meta, secrets);
-    spec.cwd = PathBuf::from(&meta.cwd);
-    (spec.uid, spec.gid, spec.additional_gids) = (user.uid, user.gid, user.groups());
     devices::give(devices, &mut spec)?;
     // Over those of the devices.
     spec.mounts.append(&mut prepared.sandbox);
     spec.hostname = hostname.to_string();
     spec.network = network;
-    spec.security = security(op.security);
-    spec.ulimits = meta.ulimits.iter().map(ulimit).collect();
     spec.resources = vertex.metadata.linux_resources.as_ref().map(resources).unwrap_or_default();
     let parent = Some(meta.cgroup_parent.clone()).filter(|p| !p.is_empty());
     spec.cgroup_parent = parent.or_else(|| inner.cgroup_parent.clone());

@@ -25,7 +25,7 @@ pub use failure::{Failure, Left};
 pub use hosts::DnsConfig;
 pub use nested::graph;
 pub use result::Ref;
-pub use source::{WorkerOp, session_context, source_error};
+pub use source::{WorkerOp, oci_platform, session_context, source_error};
 
 use kiln_llb::errdefs::BuildError;
 use kiln_llb::{Definition, Platform};

@@ -148,7 +148,8 @@ pub fn source_error(error: &kiln_source::SourceError) -> BuildError {
     BuildError::msg(error.to_string())
 }
 
-pub(crate) fn oci_platform(p: &kiln_llb::Platform) -> Platform {
+/// The same platform in the terms of images.
+pub fn oci_platform(p: &kiln_llb::Platform) -> Platform {
     Platform {
         os: p.os.clone(),
         architecture: p.architecture.clone(),

@@ -166,9 +166,7 @@ pub(super) fn open_terminal(
     rustix::pty::unlockpt(&master).on(step, "unlock")?;
     let slave_flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, slave_flags).on(step, "peer")?;
-    let winsize =
-        rustix::termios::Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&slave, winsize).on(step, "size")?;
+    rustix::termios::tcsetwinsize(&slave, size.winsize()).on(step, "size")?;
     let packet = serde_json::to_vec(&Reply::Terminal).at(step)?;
     kiln_sys::socket::send(reply, &packet, &[master.as_fd()], true).at(step)?;
     Ok(slave)

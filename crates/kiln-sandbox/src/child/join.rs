@@ -9,7 +9,6 @@ use crate::error::Step;
 use crate::spec::TerminalSize;
 use crate::wire::{Failure, Program};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -25,10 +24,7 @@ pub(super) fn enter(first: &OwnedFd, program: &Program, reply: BorrowedFd<'_>) -
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::CONTROL_GROUP;
     // All or none, and with them the root and the directory of the mount namespace.
-    move_into_thread_name_spaces(first.as_fd(), all).map_err(|e| match e {
-        Errno::SRCH => Failure::Ended,
-        e => Failure::new(Step::Join, e),
-    })?;
+    move_into_thread_name_spaces(first.as_fd(), all).map_err(Failure::join)?;
     if let Some(size) = program.tty {
         let terminal = terminal(size, reply)?;
         identity::use_terminal(&terminal, program).at(Step::Terminal)?;

@@ -37,6 +37,12 @@ impl Connection {
         self.broken.load(Ordering::Relaxed)
     }
 
+    /// Remembers that the helper is gone. Its socket alone does not tell at once: a child that it had just forked
+    /// may hold the other end for a moment longer, and an order would wait there for nobody.
+    pub(super) fn lost(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
     /// Sends an order; false when the helper is gone, which is then remembered.
     pub(super) async fn send(&self, packet: &Packet) -> Result<bool, SandboxError> {
         let fds: Vec<BorrowedFd<'_>> = packet.fds.iter().map(AsFd::as_fd).collect();
@@ -50,7 +56,7 @@ impl Connection {
         match self.socket.async_io(Interest::WRITABLE, attempt).await {
             Ok(()) => Ok(true),
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
-                self.broken.store(true, Ordering::Relaxed);
+                self.lost();
                 Ok(false)
             }
             Err(e) => Err(SandboxError::prepare("send to the sandbox helper", e)),

@@ -10,7 +10,7 @@ use crate::cgroup::{Cgroups, StepCgroup};
 use crate::error::SandboxError;
 use crate::executor::{Executor, Process};
 use crate::seccomp;
-use crate::spec::{JoinSpec, ProcessSpec, Security, Stdio};
+use crate::spec::{ProcessSpec, ProgramSpec, Security, Stdio};
 use connection::{Connection, Packet};
 use rustix::fs::{MemfdFlags, SealFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -125,15 +125,15 @@ fn sealed(bytes: &[u8]) -> std::io::Result<OwnedFd> {
 impl Executor for Launcher {
     async fn run(&self, spec: ProcessSpec, stdio: Stdio) -> Result<Process, SandboxError> {
         validate(&spec)?;
-        let profile = self.profile(spec.security).await?;
+        let (wants_terminal, security) = (spec.program.tty.is_some(), spec.program.security);
+        let profile = self.profile(security).await?;
         let cgroup = self.inner.cgroups.step(
             &spec.id,
-            spec.security,
+            security,
             &spec.resources,
             spec.cgroup_parent.as_deref(),
             &order::device_rules(&spec.mounts),
         )?;
-        let (wants_terminal, security) = (spec.tty.is_some(), spec.security);
         let (packet, reply) = order::build(spec, stdio, &cgroup, profile)?;
         let mut connection = self.connection().await?;
         if !connection.send(&packet).await? {
@@ -145,7 +145,7 @@ impl Executor for Launcher {
         }
         drop(packet);
         let cgroup = Arc::new(cgroup);
-        let started = run::started(reply, wants_terminal).await?;
+        let started = run::started(&connection, reply, wants_terminal).await?;
         let (ready, made) = watch::channel(false);
         let sandbox =
             Sandbox { launcher: self.clone(), connection, security, made, cgroup: Arc::downgrade(&cgroup) };
@@ -178,14 +178,12 @@ impl Sandbox {
     async fn join(
         &self,
         first: BorrowedFd<'_>,
-        mut spec: JoinSpec,
+        spec: ProgramSpec,
         stdio: Stdio,
     ) -> Result<Process, SandboxError> {
         let made = self.made.clone().wait_for(|made| *made).await.is_ok();
         let cgroup = self.cgroup.upgrade().filter(|_| made).ok_or(SandboxError::Ended)?;
-        if self.security == Security::Sandbox {
-            spec.security = Security::Sandbox;
-        }
+        let spec = spec.beside(self.security);
         let profile = self.launcher.profile(spec.security).await?;
         let wants_terminal = spec.tty.is_some();
         let (packet, reply): (Packet, OwnedFd) = order::build_join(spec, stdio, first, &cgroup, profile)?;
@@ -193,7 +191,7 @@ impl Sandbox {
             return Err(SandboxError::HelperGone);
         }
         drop(packet);
-        let started = run::started(reply, wants_terminal).await?;
+        let started = run::started(&self.connection, reply, wants_terminal).await?;
         started.follow(self.connection.clone(), cgroup, watch::Sender::new(true), None)
     }
 }

@@ -4,7 +4,7 @@ use super::connection::Packet;
 use crate::cgroup::StepCgroup;
 use crate::child::is_limit;
 use crate::error::SandboxError;
-use crate::spec::{DeviceNode, JoinSpec, MountKind, Network, ProcessSpec, SandboxMount, Stdio, Ulimit};
+use crate::spec::{DeviceNode, MountKind, Network, ProcessSpec, ProgramSpec, SandboxMount, Stdio, Ulimit};
 use crate::wire::{
     self, Devices, FdIndex, Mount, Order, Place, Program, Request, Rlimit, Sandbox, Source, Spaces,
 };
@@ -13,7 +13,6 @@ use kiln_sys::mount::{self, Attrs};
 use kiln_sys::socket;
 use rustix::fs::FileType;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 /// 64 MiB, Docker's default.
 pub(crate) const SHM_SIZE: u64 = 64 << 20;
@@ -26,7 +25,7 @@ pub(crate) fn validate(spec: &ProcessSpec) -> Result<(), SandboxError> {
     {
         return wrong("id", "must be 1 to 128 letters, digits, `-`, `_` and `.`, not starting with a dot");
     }
-    validate_program(&spec.args, &spec.env, &spec.cwd, &spec.ulimits)?;
+    validate_program(&spec.program)?;
     // HOST_NAME_MAX of the kernel.
     if spec.hostname.len() > 64 {
         return wrong("hostname", "is longer than 64 bytes");
@@ -43,23 +42,18 @@ pub(crate) fn validate(spec: &ProcessSpec) -> Result<(), SandboxError> {
 }
 
 /// The part that joining processes have too.
-pub(crate) fn validate_program(
-    args: &[String],
-    env: &[String],
-    cwd: &Path,
-    ulimits: &[Ulimit],
-) -> Result<(), SandboxError> {
+pub(crate) fn validate_program(spec: &ProgramSpec) -> Result<(), SandboxError> {
     let wrong = |field, reason: &str| Err(SandboxError::invalid(field, reason));
-    if args.is_empty() {
+    if spec.args.is_empty() {
         return wrong("args", "no program to run");
     }
-    if args.iter().chain(env).any(|s| s.contains('\0')) {
+    if spec.args.iter().chain(&spec.env).any(|s| s.contains('\0')) {
         return wrong("args", "arguments and environment cannot contain a NUL byte");
     }
-    if !cwd.is_absolute() {
+    if !spec.cwd.is_absolute() {
         return wrong("cwd", "the working directory must be an absolute path");
     }
-    match ulimits.iter().find(|u| !is_limit(&u.name) || u.soft < -1 || u.hard < -1) {
+    match spec.ulimits.iter().find(|u| !is_limit(&u.name) || u.soft < -1 || u.hard < -1) {
         Some(limit) => Err(SandboxError::invalid("ulimits", format!("{:?} is not a limit", limit.name))),
         None => Ok(()),
     }
@@ -107,20 +101,7 @@ pub(super) fn build(
         shm_size: spec.shm_size.unwrap_or(SHM_SIZE),
         cgroup_view: cgroup.view.clone(),
     };
-    let program = Program {
-        stdio: [fds.push(stdio.stdin), fds.push(stdio.stdout), fds.push(stdio.stderr)],
-        args: spec.args,
-        env: spec.env,
-        cwd: spec.cwd,
-        uid: spec.uid,
-        gid: spec.gid,
-        additional_gids: spec.additional_gids,
-        security: spec.security,
-        rlimits: spec.ulimits.into_iter().map(rlimit).collect(),
-        tty: spec.tty,
-        v1_cgroups: v1_cgroups(cgroup, &mut fds)?,
-        seccomp: profile.map(|p| fds.push_copy(p)).transpose()?,
-    };
+    let program = program(spec.program, stdio, cgroup, profile, &mut fds)?;
     let request = Request { program, place: Place::New(Box::new(sandbox)) };
     let packet = finish(fds, &request, &blobs, Spaces::New { network: own_network }, cgroup)?;
     Ok((packet, ours))
@@ -128,7 +109,7 @@ pub(super) fn build(
 
 /// The same for one more process beside the one behind `first`.
 pub(super) fn build_join(
-    spec: JoinSpec,
+    spec: ProgramSpec,
     stdio: Stdio,
     first: BorrowedFd<'_>,
     cgroup: &StepCgroup,
@@ -136,20 +117,7 @@ pub(super) fn build_join(
 ) -> Result<(Packet, OwnedFd), SandboxError> {
     let (mut fds, ours) = begin()?;
     let first = fds.push_copy(first)?;
-    let program = Program {
-        stdio: [fds.push(stdio.stdin), fds.push(stdio.stdout), fds.push(stdio.stderr)],
-        args: spec.args,
-        env: spec.env,
-        cwd: spec.cwd,
-        uid: spec.uid,
-        gid: spec.gid,
-        additional_gids: spec.additional_gids,
-        security: spec.security,
-        rlimits: spec.ulimits.into_iter().map(rlimit).collect(),
-        tty: spec.tty,
-        v1_cgroups: v1_cgroups(cgroup, &mut fds)?,
-        seccomp: profile.map(|p| fds.push_copy(p)).transpose()?,
-    };
+    let program = program(spec, stdio, cgroup, profile, &mut fds)?;
     let request = Request { program, place: Place::Join(first) };
     let packet = finish(fds, &request, &[], Spaces::Of(first), cgroup)?;
     Ok((packet, ours))
@@ -165,8 +133,27 @@ fn begin() -> Result<(Fds, OwnedFd), SandboxError> {
     Ok((fds, ours))
 }
 
-fn v1_cgroups(cgroup: &StepCgroup, fds: &mut Fds) -> Result<Vec<FdIndex>, SandboxError> {
-    cgroup.v1.iter().map(|made| fds.push_copy(made.handle.as_fd())).collect()
+fn program(
+    spec: ProgramSpec,
+    stdio: Stdio,
+    cgroup: &StepCgroup,
+    profile: Option<BorrowedFd<'_>>,
+    fds: &mut Fds,
+) -> Result<Program, SandboxError> {
+    Ok(Program {
+        stdio: [fds.push(stdio.stdin), fds.push(stdio.stdout), fds.push(stdio.stderr)],
+        args: spec.args,
+        env: spec.env,
+        cwd: spec.cwd,
+        uid: spec.uid,
+        gid: spec.gid,
+        additional_gids: spec.additional_gids,
+        security: spec.security,
+        rlimits: spec.ulimits.into_iter().map(rlimit).collect(),
+        tty: spec.tty,
+        v1_cgroups: cgroup.v1.iter().map(|m| fds.push_copy(m.handle.as_fd())).collect::<Result<_, _>>()?,
+        seccomp: profile.map(|p| fds.push_copy(p)).transpose()?,
+    })
 }
 
 fn finish(
@@ -244,7 +231,7 @@ mod tests {
 
     fn spec(change: impl FnOnce(&mut ProcessSpec)) -> Result<(), String> {
         let root = File::open("/").unwrap().into();
-        let mut spec = ProcessSpec::new("a-1.b_2", root, vec!["true".into()]);
+        let mut spec = ProcessSpec::new("a-1.b_2", root, ProgramSpec::new(vec!["true".into()]));
         change(&mut spec);
         validate(&spec).map_err(|e| e.to_string())
     }
@@ -260,17 +247,20 @@ mod tests {
     #[test]
     fn what_cannot_run_is_refused_with_its_field() {
         let text = |change: fn(&mut ProcessSpec)| spec(change).unwrap_err();
-        assert_eq!(text(|s| s.args.clear()), "args: no program to run");
-        assert_eq!(text(|s| s.cwd = "w".into()), "cwd: the working directory must be an absolute path");
-        assert!(text(|s| s.env = vec!["A=\0".into()]).starts_with("args: "));
+        assert_eq!(text(|s| s.program.args.clear()), "args: no program to run");
+        assert_eq!(
+            text(|s| s.program.cwd = "w".into()),
+            "cwd: the working directory must be an absolute path"
+        );
+        assert!(text(|s| s.program.env = vec!["A=\0".into()]).starts_with("args: "));
         assert!(text(|s| s.hostname = "h".repeat(65)).starts_with("hostname: "));
         let limit = |name: &str, soft| Ulimit { name: name.into(), soft, hard: -1 };
-        assert_eq!(spec(|s| s.ulimits = vec![limit("nofile", -1)]), Ok(()));
+        assert_eq!(spec(|s| s.program.ulimits = vec![limit("nofile", -1)]), Ok(()));
         assert_eq!(
-            spec(|s| s.ulimits = vec![limit("NOFILE", 1)]),
+            spec(|s| s.program.ulimits = vec![limit("NOFILE", 1)]),
             Err("ulimits: \"NOFILE\" is not a limit".into())
         );
-        assert!(spec(|s| s.ulimits = vec![limit("nofile", -2)]).is_err());
+        assert!(spec(|s| s.program.ulimits = vec![limit("nofile", -2)]).is_err());
         for dest in ["/", "a", ""] {
             let kind = MountKind::Tmpfs { size: None, mode: 0o755 };
             assert!(spec(|s| s.mounts = vec![SandboxMount { dest: dest.into(), kind }]).is_err());

@@ -5,7 +5,7 @@ use super::connection::{Connection, watched};
 use crate::cgroup::StepCgroup;
 use crate::error::SandboxError;
 use crate::executor::{Control, ExitStatus, Finished, Outcome, Process, Usage, not_first};
-use crate::spec::{JoinSpec, Stdio};
+use crate::spec::{ProgramSpec, Stdio};
 use crate::wire::{PACKET, Reply};
 use kiln_sys::{Errno, socket};
 use std::io;
@@ -47,8 +47,20 @@ pub(super) struct Started {
     ready: bool,
 }
 
-/// Waits for the fork (and the terminal).
-pub(super) async fn started(socket: OwnedFd, wants_terminal: bool) -> Result<Started, SandboxError> {
+/// Waits for the fork (and the terminal) of an order that the helper was sent.
+pub(super) async fn started(
+    helper: &Connection,
+    socket: OwnedFd,
+    wants_terminal: bool,
+) -> Result<Started, SandboxError> {
+    let started = hear_of_start(socket, wants_terminal).await;
+    if let Err(SandboxError::HelperGone) = started {
+        helper.lost();
+    }
+    started
+}
+
+async fn hear_of_start(socket: OwnedFd, wants_terminal: bool) -> Result<Started, SandboxError> {
     let replies = Replies(watched(socket).map_err(|e| SandboxError::prepare("watch a socket", e))?);
     let (mut pidfd, mut terminal, mut ready) = (None, None, false);
     // Helper and child write to the same socket, in no certain order.
@@ -87,8 +99,8 @@ impl Started {
 /// Waits for the end also when nobody holds the [`Process`] any more: it has been killed then, and the cgroup
 /// can be removed only after the last process is gone.
 async fn finish(
-    // Held so that the helper outlives its runs.
-    _connection: Arc<Connection>,
+    // Also held so that the helper outlives its runs.
+    connection: Arc<Connection>,
     replies: Replies,
     cgroup: Arc<StepCgroup>,
     ready: watch::Sender<bool>,
@@ -105,7 +117,13 @@ async fn finish(
             }
             Ok((Reply::Ready, _)) => drop(ready.send_replace(true)),
             Ok(_) => {}
-            Err(e) => break Err(failed.unwrap_or(e)),
+            Err(e) => {
+                if let SandboxError::HelperGone = e {
+                    // Before anybody hears of it: who starts a step after that gets another helper.
+                    connection.lost();
+                }
+                break Err(failed.unwrap_or(e));
+            }
         }
     };
     outcome.send_replace(Some(result));
@@ -130,7 +148,7 @@ impl Control for ByPidfd {
         info.lines().find_map(|l| l.strip_prefix("Pid:")?.trim().parse().ok())
     }
 
-    async fn join(&self, spec: JoinSpec, stdio: Stdio) -> Result<Process, SandboxError> {
+    async fn join(&self, spec: ProgramSpec, stdio: Stdio) -> Result<Process, SandboxError> {
         let sandbox = self.sandbox.as_ref().ok_or_else(not_first)?;
         sandbox.join(self.pidfd.as_fd(), spec, stdio).await
     }

@@ -5,7 +5,7 @@
 use super::bundle::{Device, Placed};
 use crate::child::DOCKER_CAPABILITY_NAMES;
 use crate::seccomp::{self, Op};
-use crate::spec::{DeviceNode, JoinSpec, Network, ProcessSpec, Resources, Security, Ulimit};
+use crate::spec::{DeviceNode, Network, ProcessSpec, ProgramSpec, Resources, Security, Ulimit};
 use kiln_sys::caps;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -15,7 +15,7 @@ const EPERM: i32 = 1;
 
 /// Builds `config.json`; `placed` are the mounts as they lie in the bundle.
 pub(super) fn config(spec: &ProcessSpec, rootfs: &Path, placed: &[Placed], own: &[Device]) -> Value {
-    let insecure = spec.security == Security::Insecure;
+    let insecure = spec.program.security == Security::Insecure;
     let mut linux = json!({
         "cgroupsPath": cgroups_path(spec),
         "namespaces": namespaces(spec.network),
@@ -37,7 +37,7 @@ pub(super) fn config(spec: &ProcessSpec, rootfs: &Path, placed: &[Placed], own: 
     );
     json!({
         "ociVersion": "1.0.2",
-        "process": process(&program(spec)),
+        "process": process(&spec.program),
         "root": { "path": rootfs, "readonly": spec.read_only_root },
         "hostname": spec.hostname,
         "mounts": mounts,
@@ -60,23 +60,8 @@ const MASKED: &[&str] = &[
 ];
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// What a first process has in common with later ones.
-fn program(spec: &ProcessSpec) -> JoinSpec {
-    JoinSpec {
-        args: spec.args.clone(),
-        env: spec.env.clone(),
-        cwd: spec.cwd.clone(),
-        uid: spec.uid,
-        gid: spec.gid,
-        additional_gids: spec.additional_gids.clone(),
-        security: spec.security,
-        ulimits: spec.ulimits.clone(),
-        tty: spec.tty,
-    }
-}
-
 /// The `process` of `config.json`, which is also what `exec --process` takes.
-pub(super) fn process(spec: &JoinSpec) -> Value {
+pub(super) fn process(spec: &ProgramSpec) -> Value {
     let insecure = spec.security == Security::Insecure;
     let caps: Vec<String> = if insecure {
         let permitted = caps::get().map(|sets| sets.permitted).unwrap_or(caps::Set::empty());
@@ -129,7 +114,7 @@ fn namespaces(network: Network) -> Vec<Value> {
 }
 
 fn standard_mounts(spec: &ProcessSpec) -> Vec<Value> {
-    let insecure = spec.security == Security::Insecure;
+    let insecure = spec.program.security == Security::Insecure;
     let shm = format!("size={}", spec.shm_size.unwrap_or(crate::launcher::SHM_SIZE));
     let mount = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
     let mut sys = vec!["nosuid", "noexec", "nodev"];
@@ -228,14 +213,14 @@ mod tests {
     use std::fs::File;
 
     fn spec() -> ProcessSpec {
-        ProcessSpec::new("id", File::open("/").unwrap().into(), vec!["true".into()])
+        ProcessSpec::new("id", File::open("/").unwrap().into(), ProgramSpec::new(vec!["true".into()]))
     }
 
     #[test]
     fn a_sandboxed_step_has_docker_limits() {
         let mut spec = spec();
         spec.cgroup_parent = Some("../up".into());
-        spec.ulimits = vec![Ulimit { name: "nofile".into(), soft: 5, hard: -1 }];
+        spec.program.ulimits = vec![Ulimit { name: "nofile".into(), soft: 5, hard: -1 }];
         spec.resources.memory = Some(9);
         let c = config(&spec, Path::new("/b/rootfs"), &[], &[]);
         assert_eq!(c["linux"]["cgroupsPath"], "/up/buildkit/id");
@@ -253,7 +238,7 @@ mod tests {
     #[test]
     fn an_insecure_step_has_none() {
         let mut spec = spec();
-        spec.security = Security::Insecure;
+        spec.program.security = Security::Insecure;
         spec.network = Network::None;
         let c = config(&spec, Path::new("/b/rootfs"), &[], &[]);
         assert!(c["linux"].get("seccomp").is_none());

@@ -1,18 +1,14 @@
 //! More processes in a container of the runtime, by its `exec`.
 
-use super::running::{self, Reach, Running};
+use super::running::{self, PAUSE, Reach, Running};
 use super::{Runtime, config, terminal};
 use crate::error::SandboxError;
 use crate::executor::Process;
-use crate::spec::{JoinSpec, Security, Stdio};
+use crate::spec::{ProgramSpec, Security, Stdio};
 use serde::Deserialize;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-
-/// Between two looks at a container that is being made.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// A container that others can join.
 pub(super) struct Container {
@@ -37,13 +33,11 @@ impl Container {
     /// Starts the process; `ended` tells when the first one has.
     pub(super) async fn join(
         &self,
-        mut spec: JoinSpec,
+        spec: ProgramSpec,
         stdio: Stdio,
         ended: impl Fn() -> bool,
     ) -> Result<Process, SandboxError> {
-        if self.security == Security::Sandbox {
-            spec.security = Security::Sandbox;
-        }
+        let spec = spec.beside(self.security);
         while !self.runs().await {
             if ended() {
                 return Err(SandboxError::Ended);

@@ -93,24 +93,25 @@ impl OciRuntime {
     fn start(&self, mut spec: ProcessSpec, stdio: Stdio) -> io::Result<Process> {
         let mut bundle = Bundle::make(self.dir.join("bundles").join(&spec.id))?;
         let log = bundle.dir.join("log.json");
-        let owner = Owner { uid: spec.uid, gid: spec.gid };
+        let owner = Owner { uid: spec.program.uid, gid: spec.program.gid };
         // The config is made from what is left of the spec.
         let placeholder = fs::File::open("/dev/null")?.into();
-        let root = bundle.attach_root(std::mem::replace(&mut spec.root, placeholder), &spec.cwd, owner)?;
+        let root =
+            bundle.attach_root(std::mem::replace(&mut spec.root, placeholder), &spec.program.cwd, owner)?;
         let (placed, devices) = bundle.place(std::mem::take(&mut spec.mounts))?;
         let config = config::config(&spec, &root, &placed, &devices);
         fs::write(bundle.dir.join("config.json"), serde_json::to_vec(&config)?)?;
-        let (stdio, screen) = terminal::streams(stdio, spec.tty)?;
+        let (stdio, screen) = terminal::streams(stdio, spec.program.tty)?;
         let mut command = self.runtime.logged(&log);
         command.args(["run", "--bundle"]).arg(&bundle.dir).arg(&spec.id);
         let child = running::spawn(command, stdio)?;
         let container =
-            Container::new(self.runtime.clone(), bundle.dir.clone(), spec.id.clone(), spec.security);
+            Container::new(self.runtime.clone(), bundle.dir.clone(), spec.id.clone(), spec.program.security);
         let running = Running {
             child,
             bundle: Some(bundle),
             log,
-            program: spec.args.into_iter().next().unwrap_or_default(),
+            program: spec.program.args.into_iter().next().unwrap_or_default(),
             reach: Reach::Container(spec.id),
         };
         running.follow(self.runtime.clone(), screen, Some(container)).map_err(io::Error::other)

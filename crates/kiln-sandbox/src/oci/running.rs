@@ -5,7 +5,7 @@ use super::bundle::Bundle;
 use super::join::Container;
 use crate::error::{ExecFailure, ExecFailureKind, SandboxError};
 use crate::executor::{Control, ExitStatus, Finished, Outcome, Process, Usage, not_first};
-use crate::spec::{JoinSpec, Stdio};
+use crate::spec::{ProgramSpec, Stdio};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::Deserialize;
 use std::fs;
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 const SIGKILL: i32 = 9;
 /// Between two tries to reach a process that the runtime has not made yet.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 
 /// The runtime at work.
 pub(super) struct Running {
@@ -214,7 +214,7 @@ impl Control for ByRuntime {
         let _ = self.asks.send(Ask::Resized);
     }
 
-    async fn join(&self, spec: JoinSpec, stdio: Stdio) -> Result<Process, SandboxError> {
+    async fn join(&self, spec: ProgramSpec, stdio: Stdio) -> Result<Process, SandboxError> {
         // The task that follows it is gone when it has ended.
         self.container.as_ref().ok_or_else(not_first)?.join(spec, stdio, || self.asks.is_closed()).await
     }

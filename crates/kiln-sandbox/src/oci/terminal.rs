@@ -2,7 +2,6 @@
 
 use crate::spec::{Stdio, TerminalSize};
 use rustix::pty::OpenptFlags;
-use rustix::termios::Winsize;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -13,8 +12,7 @@ pub(super) fn streams(stdio: Stdio, tty: Option<TerminalSize>) -> io::Result<(St
     let master = rustix::pty::openpt(flags)?;
     rustix::pty::unlockpt(&master)?;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
-    let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&slave, size)?;
+    rustix::termios::tcsetwinsize(&slave, size.winsize())?;
     let stdio = Stdio { stdin: slave.try_clone()?, stdout: slave.try_clone()?, stderr: slave };
     Ok((stdio, Some(master)))
 }

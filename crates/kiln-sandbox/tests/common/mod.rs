@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::print_stderr)]
 
 use kiln_sandbox::{
-    Executor, ExitStatus, Launcher, LauncherConfig, Process, ProcessSpec, SandboxError, Stdio,
+    Executor, ExitStatus, Launcher, LauncherConfig, Process, ProcessSpec, ProgramSpec, SandboxError, Stdio,
 };
 use kiln_sys::mount::{self, OverlayOptions};
 use std::fs::{self, File};
@@ -114,8 +114,8 @@ impl Env {
 
     pub fn command(&self, id: &str, args: &[&str]) -> ProcessSpec {
         let args = args.iter().map(|a| (*a).to_owned()).collect();
-        let mut spec = ProcessSpec::new(id, self.image.overlay(id), args);
-        spec.env.push(PATH.into());
+        let mut spec = ProcessSpec::new(id, self.image.overlay(id), ProgramSpec::new(args));
+        spec.program.env.push(PATH.into());
         spec
     }
 

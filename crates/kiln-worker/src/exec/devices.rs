@@ -50,14 +50,14 @@ pub(super) fn give(edits: &Edits, spec: &mut ProcessSpec) -> Result<(), BuildErr
     for variable in &edits.env {
         let name = variable.split('=').next().unwrap_or_default();
         let same = |v: &&mut String| v.split('=').next() == Some(name);
-        match spec.env.iter_mut().find(same) {
+        match spec.program.env.iter_mut().find(same) {
             Some(set) => set.clone_from(variable),
-            None => spec.env.push(variable.clone()),
+            None => spec.program.env.push(variable.clone()),
         }
     }
     for gid in edits.additional_gids.iter().filter(|gid| **gid != 0) {
-        if !spec.additional_gids.contains(gid) {
-            spec.additional_gids.push(*gid);
+        if !spec.program.additional_gids.contains(gid) {
+            spec.program.additional_gids.push(*gid);
         }
     }
     for mount in &edits.mounts {
@@ -67,7 +67,7 @@ pub(super) fn give(edits: &Edits, spec: &mut ProcessSpec) -> Result<(), BuildErr
         spec.mounts.push(SandboxMount { dest: mount.container_path.clone(), kind });
     }
     for node in &edits.device_nodes {
-        let kind = MountKind::Device(device(node, (spec.uid, spec.gid)).map_err(injection)?);
+        let kind = MountKind::Device(device(node, (spec.program.uid, spec.program.gid)).map_err(injection)?);
         spec.mounts.push(SandboxMount { dest: node.path.clone(), kind });
     }
     Ok(())
@@ -115,12 +115,17 @@ fn injection(error: BuildError) -> BuildError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_sandbox::ProgramSpec;
     use std::path::PathBuf;
 
     fn spec() -> ProcessSpec {
-        let mut spec = ProcessSpec::new("id", std::fs::File::open("/").unwrap().into(), vec!["true".into()]);
-        (spec.uid, spec.gid) = (1000, 1000);
-        spec.env = vec!["A=1".into(), "B=1".into()];
+        let mut spec = ProcessSpec::new(
+            "id",
+            std::fs::File::open("/").unwrap().into(),
+            ProgramSpec::new(vec!["true".into()]),
+        );
+        (spec.program.uid, spec.program.gid) = (1000, 1000);
+        spec.program.env = vec!["A=1".into(), "B=1".into()];
         spec
     }
 
@@ -147,8 +152,8 @@ mod tests {
         };
         let mut spec = spec();
         give(&edits, &mut spec).unwrap();
-        assert_eq!(spec.env, ["A=1", "B=2=3", "C=4"]);
-        assert_eq!(spec.additional_gids, [44]);
+        assert_eq!(spec.program.env, ["A=1", "B=2=3", "C=4"]);
+        assert_eq!(spec.program.additional_gids, [44]);
         let nodes: Vec<String> = spec.mounts.iter().map(|m| format!("{m:?}")).collect();
         assert!(
             nodes[0].contains("block: false, major: 1, minor: 3, mode: 438, uid: 1000, gid: 1000"),
