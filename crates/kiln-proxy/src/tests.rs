@@ -1,0 +1,6 @@
+//! The proxy between real sockets.
+
+mod http;
+mod nonsense;
+mod tls;
+mod world;
