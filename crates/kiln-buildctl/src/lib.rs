@@ -88,6 +88,8 @@ async fn interruptible(invocation: &Invocation) -> Result<(), Error> {
     }
     tokio::select! {
         result = command::run(invocation) => result,
-        result = build::interrupted() => result.and(Err(Error::Canceled)),
+        result = kiln_cli::build::run::interrupted() => {
+            result.map_err(Error::from).and(Err(Error::Canceled))
+        }
     }
 }

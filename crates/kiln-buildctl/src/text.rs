@@ -18,9 +18,9 @@ pub(crate) fn log_line(format: &str, message: &str, now: Timestamp) -> String {
     match format {
         "json" => {
             let line = serde_json::json!({"level": "warning", "msg": message, "time": time});
-            format!("{}\n", kiln_progress::escape_html(&line.to_string()))
+            format!("{}\n", kiln_go::json::escape_html(&line.to_string()))
         }
-        _ => format!("time={time:?} level=warning msg={}\n", kiln_dockerfile::quote(message)),
+        _ => format!("time={time:?} level=warning msg={}\n", kiln_go::quote(message)),
     }
 }
 

@@ -152,7 +152,7 @@ impl World {
         }
         let name = instance.nodes.first().map(|n| n.endpoint.clone()).unwrap_or_default();
         let endpoint = self.docker.endpoint(&name)?;
-        let endpoint = endpoint.unwrap_or(Endpoint { host: name.clone(), tls: false });
+        let endpoint = endpoint.unwrap_or_else(|| Endpoint::at(name.clone()));
         let is_implicit = name == DEFAULT_CONTEXT && !self.docker.is_host_named();
         let kind = match Engine::new(&endpoint)?.ping().await {
             Ok(()) => DriverKind::Docker,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use kiln_dockerfile::csv;
+use kiln_go::csv;
 use kiln_oci::Platform;
 
 use crate::builder::{Builder, World};

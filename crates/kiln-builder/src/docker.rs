@@ -44,6 +44,16 @@ pub struct Endpoint {
     pub host: String,
     /// The connection is encrypted.
     pub tls: bool,
+    /// Flags with which the Docker CLI reaches the same engine.
+    pub flags: Vec<String>,
+}
+
+impl Endpoint {
+    /// The engine at an address that is named outside of any context.
+    pub fn at(host: impl Into<String>) -> Self {
+        let host = host.into();
+        Self { flags: vec!["--host".into(), host.clone()], tls: false, host }
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -126,7 +136,10 @@ impl Docker {
     pub fn endpoint(&self, context: &str) -> Result<Option<Endpoint>, Error> {
         if context == DEFAULT_CONTEXT {
             let host = self.host.clone().unwrap_or_else(|| DEFAULT_HOST.into());
-            return Ok(Some(Endpoint { host, tls: self.tls }));
+            let mut endpoint = Endpoint::at(host);
+            endpoint.tls = self.tls;
+            endpoint.flags.extend(self.tls.then(|| "--tlsverify".into()));
+            return Ok(Some(endpoint));
         }
         let Some(file) = self.context_file(&self.meta(context))? else { return Ok(None) };
         if file.name != context {
@@ -137,7 +150,9 @@ impl Docker {
             Error::Invalid(format!("context {context:?} has no endpoint of a Docker Engine"))
         })?;
         let tls = self.dir.join("contexts/tls").join(id(context)).join("docker").is_dir();
-        Ok(Some(Endpoint { host: endpoint.host.clone(), tls }))
+        let dir = self.dir.display().to_string();
+        let flags = ["--config", &dir, "--context", context].map(str::to_owned).to_vec();
+        Ok(Some(Endpoint { host: endpoint.host.clone(), tls, flags }))
     }
 
     /// Names of all contexts in order, the default one too.

@@ -2,10 +2,17 @@
 
 use std::process::ExitCode;
 
+use kiln_cli::advice::{self, Words};
 use kiln_cli::error::CliError;
 use kiln_cli::printer;
-use kiln_client::ConnectError;
 use kiln_llb::errdefs::{BuildError, Code};
+
+/// What the commands are called here.
+const WORDS: Words = Words {
+    build: "docker buildx build",
+    prune: "docker buildx prune",
+    no_daemon: "docker buildx ls shows the builders and whether their daemons answer",
+};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +35,6 @@ pub(crate) enum Error {
     /// A build failed.
     #[error("failed to build: {0}")]
     Build(CliError),
-    /// Everything was said already.
-    #[error("exit status {0}")]
-    Exit(u8),
 }
 
 impl From<BuildError> for Error {
@@ -47,9 +51,9 @@ impl Error {
     fn exit_status(&self, is_plugin: bool) -> u8 {
         match self {
             Self::Flag { .. } if is_plugin => 125,
-            Self::Exit(status) => *status,
             Self::Cli(error) | Self::Build(error) => match error {
                 CliError::Canceled => 130,
+                CliError::Status(status) => *status,
                 CliError::Build(error) => of_code(error.code),
                 _ => 1,
             },
@@ -61,46 +65,36 @@ impl Error {
         }
     }
 
-    fn advice(&self) -> Option<String> {
+    fn advice(&self) -> Vec<String> {
+        match self {
+            Self::Cli(error @ (CliError::Build(_) | CliError::Engine(_))) | Self::Build(error) => {
+                advice::hints(error, &WORDS)
+            }
+            _ => self.advice_on_builders().into_iter().map(str::to_owned).collect(),
+        }
+    }
+
+    fn advice_on_builders(&self) -> Option<&'static str> {
         use kiln_builder::Error as B;
-        let text = match self {
-            Self::Builder(B::Init { why, .. }) if matches!(**why, B::NoEngine { .. }) => {
-                "there is no Docker Engine; for a builder without one: docker buildx create --driver kiln"
-                    .to_owned()
-            }
-            Self::Builder(B::NoEngine { .. }) | Self::BuildOn(B::NoEngine { .. }) => {
-                "there is no Docker Engine; to build without one: docker buildx create --driver kiln --use"
-                    .to_owned()
-            }
+        match self {
+            Self::Builder(B::Init { why, .. }) if matches!(**why, B::NoEngine { .. }) => Some(
+                "there is no Docker Engine; for a builder without one: docker buildx create --driver kiln",
+            ),
+            Self::Builder(B::NoEngine { .. }) | Self::BuildOn(B::NoEngine { .. }) => Some(
+                "there is no Docker Engine; to build without one: docker buildx create --driver kiln --use",
+            ),
             Self::Builder(B::Connect(error))
             | Self::BuildOn(B::Connect(error))
-            | Self::Cli(CliError::Connect(error)) => match &**error {
-                ConnectError::NoDaemon { .. } => {
-                    "docker buildx ls shows the builders and whether their daemons answer".to_owned()
-                }
-                ConnectError::Log { source, .. } | ConnectError::Spawn { source, .. }
-                    if source.kind() == std::io::ErrorKind::PermissionDenied =>
-                {
-                    "there is no daemon yet, and builds need root: run docker as root".to_owned()
-                }
-                _ => return None,
-            },
-            Self::Cli(CliError::Gone { log, .. }) | Self::Build(CliError::Gone { log, .. }) => {
-                format!("the daemon went away; its log is {}", log.display())
-            }
-            _ => return None,
-        };
-        Some(text)
+            | Self::Cli(CliError::Connect(error)) => advice::on_connecting(error, &WORDS),
+            _ => None,
+        }
     }
 
     /// Tells the user and gives the exit status.
     pub(crate) fn report(&self, is_plugin: bool) -> ExitCode {
         let status = ExitCode::from(self.exit_status(is_plugin));
         match self {
-            Self::Exit(_) => return status,
-            Self::Cli(CliError::Stream { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
-                return status;
-            }
+            Self::Cli(error) if error.is_silent() => return status,
             Self::Flag { message, usage } if is_plugin => {
                 printer::people(&format!("{message}\n\n{usage}\n"));
                 return status;
@@ -108,9 +102,8 @@ impl Error {
             Self::Cli(error) | Self::Build(error) => printer::people(&kiln_cli::error::excerpts(error)),
             _ => {}
         }
-        // Part of it was said by the daemon or an engine.
-        printer::people(&kiln_progress::printable_lines(&format!("ERROR: {self}\n")));
-        if let Some(advice) = self.advice() {
+        printer::people(&kiln_cli::error::readable(&format!("ERROR: {self}\n")));
+        for advice in self.advice() {
             printer::people(&format!("hint: {advice}\n"));
         }
         status

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kiln_dockerfile::csv::{parse_bool, parse_bytes};
-use kiln_dockerfile::parse_duration;
+use kiln_go::units::parse_bytes;
+use kiln_go::{duration::parse as parse_duration, parse_bool};
 
 use crate::spec::{Flag, Kind};
 

@@ -151,5 +151,5 @@ fn show_help(style: &Style, command: Option<&Command>, is_experimental: bool) ->
 
 fn is_experimental() -> bool {
     let set = std::env::var("BUILDX_EXPERIMENTAL").unwrap_or_default();
-    kiln_dockerfile::csv::parse_bool(&set) == Some(true)
+    kiln_go::parse_bool(&set) == Some(true)
 }

@@ -50,8 +50,8 @@ pub(crate) fn follow_docker() {
         }
     };
     let wait = move || {
-        let mut byte = [0];
-        while matches!(std::io::Read::read(&mut &stream, &mut byte), Ok(n) if n > 0) {}
+        // Nothing that it may say means anything; only its end does.
+        let _ = std::io::copy(&mut &stream, &mut std::io::sink());
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
     };
     // Without the thread only this way to be stopped is missing.

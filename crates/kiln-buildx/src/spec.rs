@@ -126,7 +126,7 @@ pub(crate) const DOCKER: [Flag; 10] = [
 
 const BUILD: &[Flag] = &[
     list("add-host", "Add a custom host-to-IP mapping (format: \"host:ip\")").kind(Kind::List("strings")),
-    list("allow", "Allow extra privileged entitlement (e.g., \"network.host\", \"security.insecure\")"),
+    list("allow", "Allow extra privileged entitlement (e.g., \"network.host\", \"security.insecure\", \"device\", \"buildx.local.delete\")"),
     list("annotation", "Add annotation to the image"),
     list("attest", "Attestation parameters (format: \"type=sbom,generator=image\")"),
     list("build-arg", "Set build-time variables"),
@@ -146,7 +146,7 @@ const BUILD: &[Flag] = &[
     list("no-cache-filter", "Do not cache specified stages"),
     list("output", "Output destination (format: \"type=local,dest=path\")").short('o'),
     list("platform", "Set target platform for build"),
-    list("policy", "Policy configuration (format: \"filename=path\")"),
+    list("policy", "Policy configuration (only \"disabled=true\": kiln does not evaluate policies)"),
     word("progress", "Set type of progress output (\"auto\", \"none\",  \"plain\", \"quiet\", \"rawjson\", \"tty\"). Use plain to show container output")
         .default("\"auto\""),
     word("provenance", "Shorthand for \"--attest=type=provenance\""),

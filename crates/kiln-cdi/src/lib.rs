@@ -12,7 +12,7 @@ mod spec;
 
 pub use find::{NotRegistered, Request};
 pub use registry::{Device, Devices, Registry};
-pub use spec::{DeviceNode, Edits, Hook, IntelRdt, Mount, NetDevice};
+pub use spec::{DeviceNode, Edits, Hook, HookName, IntelRdt, Mount, NetDevice, NodeKind, Permissions};
 
 #[cfg(test)]
 mod tests;

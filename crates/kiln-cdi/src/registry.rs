@@ -76,7 +76,7 @@ impl Registry {
             let both = spec.annotations.iter().chain(&annotations);
             let annotations: BTreeMap<_, _> =
                 both.map(|(k, v): (_, &Scalar)| (k.clone(), v.to_string())).collect();
-            let by_vendor = annotations.get(AUTO_ALLOW).is_some_and(|v| is_true(v));
+            let by_vendor = annotations.get(AUTO_ALLOW).and_then(|v| kiln_go::parse_bool(v)) == Some(true);
             let auto_allowed = by_vendor || self.auto_allowed.iter().any(|a| *a == full || *a == spec.kind);
             let shared = Arc::clone(&shared);
             let device =
@@ -87,11 +87,6 @@ impl Registry {
         }
         twice
     }
-}
-
-/// Go's `strconv.ParseBool`.
-fn is_true(text: &str) -> bool {
-    matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -127,8 +122,12 @@ fn check(spec: &Spec) -> Result<(), String> {
         Some((vendor, class)) if is_word(vendor, "-_.") && is_word(class, "-_") => {}
         _ => return Err(format!("kind {:?}: expected vendor/class", spec.kind)),
     }
-    match spec.devices.iter().find(|d| !is_word(&d.name, "-_.:")) {
-        Some(device) => Err(format!("invalid name of a device: {:?}", device.name)),
-        None => Ok(()),
+    spec.container_edits.check()?;
+    for device in &spec.devices {
+        if !is_word(&device.name, "-_.:") {
+            return Err(format!("invalid name of a device: {:?}", device.name));
+        }
+        device.container_edits.check().map_err(|why| format!("device {}: {why}", device.name))?;
     }
+    Ok(())
 }

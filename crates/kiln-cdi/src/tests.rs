@@ -64,7 +64,7 @@ fn the_common_part_is_given_once() {
     assert_eq!(edits.env, ["COMMON=1", "BAR=injected", "FOO=injected"]);
     assert_eq!(edits.additional_gids, [44]);
     assert_eq!(edits.device_nodes[0].host(), Path::new("/dev/null"));
-    assert!(edits.mounts[0].read_only());
+    assert!(edits.mounts[0].has("ro"));
     assert_eq!(edits.unsupported(), None);
 }
 
@@ -87,7 +87,11 @@ fn later_directories_win_and_bad_files_are_named() {
     assert_eq!(devices.problems.len(), 3, "{:?}", devices.problems);
     let x = devices.find(&[Request { name: "v.com/d=x", optional: false }]).unwrap();
     assert!(x[0].auto_allowed);
-    assert_eq!(Edits::of(&x).unsupported().unwrap(), "hook createContainer (/usr/bin/h)");
+    let hooks = Edits::of(&x).hooks;
+    assert_eq!(
+        (hooks[0].hook_name, hooks[0].path.as_path()),
+        (HookName::CreateContainer, Path::new("/usr/bin/h"))
+    );
 }
 
 #[test]
@@ -114,30 +118,77 @@ fn what_two_files_of_a_directory_describe_is_neither() {
     assert_eq!(names(&devices, "v.com/d=*"), ["v.com/d=NAME", "v.com/d=y", "v.com/d=z"]);
 }
 
+/// The edits of a file with one device, or why it could not be used.
+fn edits(text: &str) -> Result<Edits, String> {
+    let file =
+        format!("cdiVersion: '0.5.0'\nkind: v.com/d\ndevices: [{{name: x, containerEdits: {{{text}}}}}]");
+    let (_dir, registry) = registry(&[("a/x.yaml", &file)], &[]);
+    let devices = registry.scan();
+    match devices.problems.first() {
+        Some(problem) => Err(problem.clone()),
+        None => Ok(Edits::of(&devices.find(&[Request { name: "v.com/d=x", optional: false }]).unwrap())),
+    }
+}
+
 #[test]
 fn what_cannot_be_given_is_named() {
-    let node = |text: &str| {
-        let file =
-            format!("cdiVersion: '0.5.0'\nkind: v.com/d\ndevices: [{{name: x, containerEdits: {{{text}}}}}]");
-        let (_dir, registry) = registry(&[("a/x.yaml", &file)], &[]);
-        let devices = registry.scan();
-        assert!(devices.problems.is_empty(), "{:?}", devices.problems);
-        Edits::of(&devices.find(&[Request { name: "v.com/d=x", optional: false }]).unwrap()).unsupported()
-    };
-    assert_eq!(
-        node("deviceNodes: [{path: /dev/x, type: c, major: 1, minor: 3, fileMode: 0o600, permissions: rwm}]"),
-        None
-    );
-    assert_eq!(node("mounts: [{hostPath: /a, containerPath: /b, type: bind}]"), None);
     for (text, want) in [
-        ("deviceNodes: [{path: /dev/x, type: p}]", "type \"p\" for the device node /dev/x"),
-        ("deviceNodes: [{path: /dev/x, permissions: r}]", "permissions \"r\" for the device node /dev/x"),
-        ("mounts: [{hostPath: a, containerPath: /b, type: tmpfs}]", "mount /b of type \"tmpfs\""),
-        ("netDevices: [{hostInterfaceName: eth1, name: net1}]", "network interface net1"),
-        ("intelRdt: {closID: a}", "intelRdt"),
+        (
+            "deviceNodes: [{path: /dev/x, type: c, major: 1, minor: 3, fileMode: 0o600, permissions: rwm}]",
+            None,
+        ),
+        ("deviceNodes: [{path: /dev/x, type: p}, {path: /dev/y, permissions: r, type: ''}]", None),
+        (
+            "mounts: [{hostPath: /a, containerPath: /b, type: bind, options: [ro, nosuid, nodev, rbind, rprivate]}]",
+            None,
+        ),
+        ("intelRdt: {closID: a}", None),
+        ("hooks: [{hookName: poststop, path: /h}]", None),
+        ("mounts: [{hostPath: a, containerPath: /b, type: tmpfs}]", Some("mount /b of type \"tmpfs\"")),
+        (
+            "mounts: [{hostPath: /a, containerPath: /b, options: [idmap]}]",
+            Some("option \"idmap\" of the mount /b"),
+        ),
+        ("netDevices: [{hostInterfaceName: eth1, name: net1}]", Some("network interface net1")),
     ] {
-        assert_eq!(node(text).as_deref(), Some(want));
+        assert_eq!(edits(text).unwrap().unsupported().as_deref(), want, "{text}");
     }
+}
+
+#[test]
+fn descriptions_that_say_nothing_possible_are_left_out() {
+    for (text, want) in [
+        ("env: [A]", "invalid environment variable \"A\""),
+        ("env: ['=b']", "invalid environment variable"),
+        ("hooks: [{hookName: createContainer, path: h}]", "expected an absolute path"),
+        ("hooks: [{hookName: createContainer, path: /h, env: [A]}]", "invalid environment variable"),
+        ("hooks: [{hookName: createContainer, path: /h, timeout: 0}]", "timeout"),
+        ("hooks: [{hookName: sometimes, path: /h}]", "sometimes"),
+        ("hooks: [{hookName: poststop}]", "path"),
+        ("deviceNodes: [{path: /dev/x, type: q}]", "type"),
+        ("deviceNodes: [{path: /dev/x, permissions: rx}]", "permissions"),
+        ("deviceNodes: [{hostPath: /dev/x}]", "a device node without a path"),
+        ("mounts: [{hostPath: /a}]", "a mount without a path"),
+        ("intelRdt: {closID: ../x}", "invalid closID"),
+    ] {
+        let problem = edits(text).unwrap_err();
+        assert!(problem.contains(want), "{text}: {problem}");
+    }
+}
+
+#[test]
+fn hooks_and_permissions_are_read_as_they_are_written() {
+    let given = edits(
+        "hooks: [{hookName: createContainer, path: /usr/bin/h, args: [h, --link, 'a::b'], env: [D=], timeout: 5}], \
+         deviceNodes: [{path: /dev/a, permissions: rm}, {path: /dev/b, permissions: ''}, {path: /dev/c, type: u}]",
+    )
+    .unwrap();
+    let hook = &given.hooks[0];
+    assert_eq!((hook.args.len(), hook.env.len(), hook.timeout.unwrap().get()), (3, 1, 5));
+    let nodes = &given.device_nodes;
+    assert_eq!(nodes[0].permissions, Permissions { read: true, write: false, mknod: true });
+    assert_eq!(nodes[1].permissions, Permissions::default());
+    assert_eq!((nodes[0].kind, nodes[2].kind), (None, Some(NodeKind::Char)));
 }
 
 proptest::proptest! {

@@ -4,13 +4,11 @@ use crate::app::ConnectArgs;
 use crate::error::CliError;
 use crate::hooks::{Hooks, InProcess};
 use futures::TryStreamExt as _;
-use kiln_client::{
-    Address, Autostart, BuildRequest, Client, PruneRequest, SolveResponse, UsageRecord, find_or_start,
-};
-use kiln_progress::Update;
+use kiln_client::{Address, Autostart, Client, PruneRequest, UsageRecord, find_or_start};
+use kiln_llb::errdefs::BuildError;
+use rustix::fs::Access;
 use std::ffi::OsString;
-use std::path::PathBuf;
-use tokio::sync::mpsc::Sender;
+use std::path::{Path, PathBuf};
 
 /// A daemon started in the background ends after so long without work.
 const IDLE_EXIT: &str = "10m";
@@ -49,14 +47,14 @@ impl Connection {
         Ok(Self { client, log })
     }
 
-    /// Builds; the answer is what the exporters say. Dropping the future cancels the build.
-    pub(crate) async fn build(
-        &self,
-        request: BuildRequest,
-        updates: Sender<Update>,
-    ) -> Result<SolveResponse, CliError> {
-        let solved = self.client.solve(request, updates).await;
-        solved.map_err(|error| CliError::of_build(error, self.log.as_deref()))
+    /// The daemon.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// An error of a build of this daemon.
+    pub(crate) fn error(&self, error: BuildError) -> CliError {
+        CliError::of_build(error, self.log.as_deref())
     }
 
     /// What the cache holds.
@@ -78,7 +76,10 @@ pub fn own_address() -> Result<Address, CliError> {
     let env = |name: &str| std::env::var(name).ok();
     match env("KILN_HOST").filter(|v| !v.is_empty()) {
         Some(text) => text.parse().map_err(|e: kiln_client::AddressError| CliError::Usage(e.to_string())),
-        None => Ok(Address::default_socket(env, rustix::process::geteuid().as_raw())),
+        None => {
+            let is_open = |path: &Path| rustix::fs::access(path, Access::WRITE_OK).is_ok();
+            Ok(Address::default_socket(env, rustix::process::geteuid().as_raw(), is_open))
+        }
     }
 }
 

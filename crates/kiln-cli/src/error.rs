@@ -52,14 +52,9 @@ pub enum CliError {
         /// What the system says.
         source: io::Error,
     },
-    /// A program that was started for a result failed.
-    #[error("{program}: {why}")]
-    Program {
-        /// Its name.
-        program: &'static str,
-        /// What went wrong.
-        why: String,
-    },
+    /// A Docker Engine that was to take a result.
+    #[error("{0}")]
+    Engine(Box<kiln_builder::Error>),
     /// No daemon could be reached or started.
     #[error("{0}")]
     Connect(Box<ConnectError>),
@@ -80,11 +75,20 @@ pub enum CliError {
     /// Stopped by a signal.
     #[error("canceled")]
     Canceled,
+    /// Everything was said already.
+    #[error("exit status {0}")]
+    Status(u8),
 }
 
 impl From<ConnectError> for CliError {
     fn from(error: ConnectError) -> Self {
         Self::Connect(Box::new(error))
+    }
+}
+
+impl From<kiln_builder::Error> for CliError {
+    fn from(error: kiln_builder::Error) -> Self {
+        Self::Engine(Box::new(error))
     }
 }
 
@@ -120,30 +124,53 @@ impl CliError {
         match self {
             // As a shell reports a program that SIGINT ended.
             Self::Canceled => 130,
+            Self::Status(status) => *status,
             _ => 1,
         }
     }
 
-    /// A reader that went away is not an error to talk about.
-    fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Stream { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    /// Whether there is nothing to say: it was said, or the reader went away.
+    pub fn is_silent(&self) -> bool {
+        match self {
+            Self::Status(_) => true,
+            Self::Stream { source, .. } => source.kind() == io::ErrorKind::BrokenPipe,
+            _ => false,
+        }
     }
 }
 
 /// Tells the user and gives the exit status.
 pub fn report(error: &CliError) -> ExitCode {
-    if !error.is_broken_pipe() {
+    if !error.is_silent() {
         printer::people(&text(error));
     }
     ExitCode::from(error.exit_status())
 }
 
+/// A message as people read it: without the numbers of system errors, whose words say as much, and without what steers a
+/// terminal, for part of it was said by the daemon and by those that it asked.
+pub fn readable(message: &str) -> String {
+    const NUMBER: &str = " (os error ";
+    let (mut out, mut rest) = (String::new(), message);
+    while let Some((before, after)) = rest.split_once(NUMBER) {
+        out.push_str(before);
+        rest = match after.split_once(')') {
+            Some((number, more)) if number.parse::<u32>().is_ok() => more,
+            _ => {
+                out.push_str(NUMBER);
+                after
+            }
+        };
+    }
+    out.push_str(rest);
+    printable_lines(&out)
+}
+
 /// Excerpts of the sources, `error: ...`, then hints.
 pub fn text(error: &CliError) -> String {
     let mut out = excerpts(error);
-    // Part of it was said by the daemon, and by those that it asked.
-    out.push_str(&printable_lines(&format!("error: {error}\n")));
-    for hint in advice::hints(error) {
+    out.push_str(&readable(&format!("error: {error}\n")));
+    for hint in advice::hints(error, &advice::KILN) {
         out.push_str(&format!("hint: {hint}\n"));
     }
     out

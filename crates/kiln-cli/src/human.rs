@@ -52,7 +52,7 @@ pub fn go_time(at: Timestamp) -> String {
 
 /// A duration as Go prints it: `48h0m0s`.
 pub fn go_duration(duration: Duration) -> String {
-    kiln_dockerfile::format_duration(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
+    kiln_go::duration::format(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// How long ago something was: `4 hours ago`.
@@ -85,7 +85,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         Some((days, rest)) => (days.parse::<u32>().ok()?, if rest.is_empty() { "0" } else { rest }),
         None => (0, text),
     };
-    let nanos = u64::try_from(kiln_dockerfile::parse_duration(rest).ok()?).ok()?;
+    let nanos = u64::try_from(kiln_go::duration::parse(rest).ok()?).ok()?;
     Duration::from_secs(86_400 * u64::from(days)).checked_add(Duration::from_nanos(nanos))
 }
 

@@ -5,12 +5,11 @@
 
 #![forbid(unsafe_code)]
 
-mod advice;
+pub mod advice;
 mod app;
 pub mod build;
 mod commands;
 pub mod connect;
-pub mod docker;
 pub mod error;
 mod face;
 mod hooks;

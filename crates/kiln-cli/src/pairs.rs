@@ -1,7 +1,8 @@
 //! Comma-separated `key=value` lists, as `--output` and `--secret` have them.
 
 use crate::error::CliError;
-use kiln_dockerfile::{csv, nearest};
+use kiln_dockerfile::nearest;
+use kiln_go::csv;
 
 /// The fields of one flag value.
 #[derive(Debug)]

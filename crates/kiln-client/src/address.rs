@@ -1,10 +1,13 @@
 //! Where a daemon listens.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::remote::Remote;
+
+/// Where root's daemon listens.
+const SYSTEM_SOCKET: &str = "/run/kiln/kilnd.sock";
 
 /// The address of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,15 +84,20 @@ impl Address {
         set("KILN_HOST").or_else(|| set("BUILDKIT_HOST")).map(|text| text.parse()).transpose()
     }
 
-    /// Where a daemon of this user listens if nothing else is said: `/run/kiln/kilnd.sock` for root, else in
-    /// `$XDG_RUNTIME_DIR`, or in `/run/user/<uid>` where that is not set.
-    pub fn default_socket(env: impl Fn(&str) -> Option<String>, uid: u32) -> Self {
-        let path = match (uid, env("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())) {
-            (0, _) => PathBuf::from("/run/kiln/kilnd.sock"),
+    /// Where the daemon of this user listens if nothing else is said: `/run/kiln/kilnd.sock` for root; for others in
+    /// `$XDG_RUNTIME_DIR`, or in `/run/user/<uid>` where that is not set, unless only root's is open to them.
+    pub fn default_socket(
+        env: impl Fn(&str) -> Option<String>,
+        uid: u32,
+        is_open: impl Fn(&Path) -> bool,
+    ) -> Self {
+        let system = PathBuf::from(SYSTEM_SOCKET);
+        let own = match (uid, env("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())) {
+            (0, _) => return Self::Unix(system),
             (_, Some(dir)) => PathBuf::from(dir).join("kiln/kilnd.sock"),
             (uid, None) => PathBuf::from(format!("/run/user/{uid}/kiln/kilnd.sock")),
         };
-        Self::Unix(path)
+        Self::Unix(if !is_open(&own) && is_open(&system) { system } else { own })
     }
 
     /// The name that a certificate of the daemon has to be for, unless another is given; empty for a socket.
@@ -149,7 +157,13 @@ mod tests {
         let both = env(&[("BUILDKIT_HOST", "tcp://b:1"), ("KILN_HOST", "tcp://k:1")]);
         assert_eq!(Address::from_env(both), Ok(Some(Address::Tcp("k:1".into()))));
         let xdg = env(&[("XDG_RUNTIME_DIR", "/x")]);
-        assert_eq!(Address::default_socket(xdg, 7).to_string(), "unix:///x/kiln/kilnd.sock");
-        assert_eq!(Address::default_socket(env(&[]), 0).to_string(), "unix:///run/kiln/kilnd.sock");
+        let default = |uid, open: &[&str]| {
+            Address::default_socket(xdg, uid, |path| open.iter().any(|o| Path::new(o) == path)).to_string()
+        };
+        let (own, system) = ("/x/kiln/kilnd.sock", "/run/kiln/kilnd.sock");
+        assert_eq!(default(7, &[]), "unix:///x/kiln/kilnd.sock");
+        assert_eq!(default(7, &[own, system]), "unix:///x/kiln/kilnd.sock");
+        assert_eq!(default(7, &[system]), "unix:///run/kiln/kilnd.sock");
+        assert_eq!(default(0, &[own]), "unix:///run/kiln/kilnd.sock");
     }
 }

@@ -18,7 +18,7 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// The stream of a running program, which is killed when this is dropped.
 #[derive(Debug)]
-pub(crate) struct CommandStream {
+pub struct CommandStream {
     stdin: ChildStdin,
     stdout: ChildStdout,
     end: End,
@@ -45,7 +45,10 @@ struct Process {
 
 impl CommandStream {
     /// Starts a program.
-    pub(crate) fn start(program: &str, args: &[String]) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// It cannot be started. What it fails with later is the error of a read.
+    pub fn start(program: &str, args: &[String]) -> io::Result<Self> {
         let mut child = Command::new(program)
             .args(args)
             .stdin(Stdio::piped())

@@ -14,6 +14,7 @@ mod error;
 mod history;
 mod id;
 mod maintenance;
+mod newer;
 mod preface;
 mod providers;
 mod registry_tls;
@@ -27,6 +28,7 @@ mod tls;
 pub use address::{Address, AddressError};
 pub use autostart::{Autostart, find_or_start};
 pub use client::Client;
+pub use command::CommandStream;
 pub use connect::ConnectOptions;
 pub use error::ConnectError;
 pub use history::{

@@ -193,13 +193,6 @@ fn policy(p: WirePolicy) -> GcPolicy {
 }
 
 fn worker(w: WorkerRecord) -> Worker {
-    let platform = |p: kiln_proto::pb::Platform| Platform {
-        architecture: p.architecture,
-        os: p.os,
-        variant: p.variant,
-        os_version: p.os_version,
-        os_features: p.os_features,
-    };
     let device = |d: kiln_proto::worker::CdiDevice| Device {
         name: d.name,
         auto_allow: d.auto_allow,
@@ -210,7 +203,7 @@ fn worker(w: WorkerRecord) -> Worker {
         devices: w.cdi_devices.into_iter().map(device).collect(),
         id: w.id,
         labels: w.labels.into_iter().collect(),
-        platforms: w.platforms.into_iter().map(platform).collect(),
+        platforms: w.platforms.into_iter().map(kiln_llb::platform::from_pb).collect(),
         gc_policy: w.gc_policy.into_iter().map(policy).collect(),
         version: w.buildkit_version.map(version),
     }

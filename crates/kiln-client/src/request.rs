@@ -124,6 +124,8 @@ pub struct BuildRequest {
     pub cache_exports: Vec<CacheEntry>,
     /// `network.host`, `security.insecure`, `device=..`.
     pub entitlements: Vec<String>,
+    /// Its steps have no other network than one whose only way out is a proxy of the daemon, which notes what they fetch.
+    pub proxy_network: bool,
     /// Not recorded in the history.
     pub internal: bool,
     /// What sources may be used, and what is used instead of them.
@@ -147,6 +149,7 @@ impl BuildRequest {
             cache_imports: Vec::new(),
             cache_exports: Vec::new(),
             entitlements: Vec::new(),
+            proxy_network: false,
             internal: false,
             source_policy: None,
         }

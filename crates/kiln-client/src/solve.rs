@@ -8,6 +8,7 @@ use kiln_llb::errdefs::{BuildError, Code};
 use kiln_llb::{Definition, Op};
 use kiln_progress::Update;
 use kiln_proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest, StatusRequest};
+use kiln_proto::extra::SolveRequestExtra;
 use kiln_session::SessionHeaders;
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
@@ -17,7 +18,7 @@ use crate::error::build_error;
 use crate::providers::Providers;
 use crate::request::{BuildRequest, CacheEntry, Work};
 use crate::subrequest::Question;
-use crate::{Client, convert, new_id};
+use crate::{Client, convert, new_id, newer};
 
 /// Silence after which a build that is over is taken to have said everything.
 const QUIET: Duration = Duration::from_secs(5);
@@ -57,10 +58,11 @@ impl Client {
         let over = std::sync::Arc::new(Notify::new());
         let status = self.clone().follow(reference.clone(), updates, over.clone());
         let status = AbortOnDropHandle::new(tokio::spawn(status));
-        let mut control = self.control();
+        let newer =
+            SolveRequestExtra { proxy_network: request.proxy_network, ..SolveRequestExtra::default() };
         let frontend = OnceLock::new();
         let solve = async {
-            let solve = control.solve(wire);
+            let solve = newer::solve(self.channel(), wire, newer);
             let Some(question) = question else { return solve.await.map_err(build_error) };
             let mut solve = std::pin::pin!(solve);
             tokio::select! {

@@ -1,6 +1,6 @@
 //! Protection from collection while work is going on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kiln_digest::Digest;
@@ -32,7 +32,7 @@ impl Drop for Lease {
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     clock: u64,
-    held: BTreeMap<u64, ()>,
+    held: BTreeSet<u64>,
     touched: HashMap<Digest, u64>,
 }
 
@@ -40,13 +40,13 @@ impl Leases {
     /// Lease ids are points in time of the touch clock.
     pub(crate) fn begin(&mut self) -> u64 {
         self.clock += 1;
-        self.held.insert(self.clock, ());
+        self.held.insert(self.clock);
         self.clock
     }
 
     fn end(&mut self, id: u64) {
         self.held.remove(&id);
-        let oldest = self.held.keys().next().copied();
+        let oldest = self.held.first().copied();
         match oldest {
             None => self.touched = HashMap::new(),
             Some(oldest) => self.touched.retain(|_, at| *at >= oldest),

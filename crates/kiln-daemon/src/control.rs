@@ -84,10 +84,10 @@ impl ControlService {
         Ok(vec![worker::WorkerRecord {
             id: info.id,
             labels: info.labels.into_iter().collect(),
-            platforms: info.platforms.iter().map(wire::platform).collect(),
+            platforms: info.platforms.into_iter().map(kiln_llb::platform::to_pb).collect(),
             gc_policy: info.gc_policy.iter().map(wire::gc_policy).collect(),
             buildkit_version: Some(version()),
-            cdi_devices: info.devices.iter().map(wire::device).collect(),
+            cdi_devices: self.engine.devices().iter().map(wire::device).collect(),
         }])
     }
 }

@@ -10,6 +10,7 @@ mod debug;
 mod gc_rules;
 mod history;
 mod idle;
+mod intake;
 mod listen;
 mod merge;
 mod metrics;

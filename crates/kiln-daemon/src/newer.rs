@@ -2,28 +2,21 @@
 //! a solve request are read, one of the version is told. Everything else goes on to the generated service.
 
 use crate::control::{ControlService, DOCKERFILE_VERSION, PACKAGE, REVISION, VERSION};
-use bytes::Buf;
 use futures::future::BoxFuture;
 use kiln_proto::control::control_server::ControlServer;
 use kiln_proto::control::{InfoRequest, ListWorkersRequest, SolveRequest, SolveResponse};
 use kiln_proto::extra::SolveRequestExtra;
-use kiln_proto::{MAX_MESSAGE_SIZE, pb, worker};
+use kiln_proto::{MAX_MESSAGE_SIZE, newer, pb, worker};
 use prost::Message;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tonic::body::Body;
-use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic::codegen::http;
-use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::server::{NamedService, UnaryService};
 use tonic::{Request, Response, Status};
-use tonic_prost::ProstEncoder;
 use tower::Service;
-
-/// A solve request with what newer clients say.
-pub(crate) type Solve = (SolveRequest, SolveRequestExtra);
 
 /// The service.
 #[derive(Clone)]
@@ -58,29 +51,16 @@ impl Service<http::Request<Body>> for Newer {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let control = self.control.clone();
         match request.uri().path().rsplit('/').next() {
-            Some("Solve") => Box::pin(unary::<Solve, SolveResponse>(control, request)),
-            Some("Info") => Box::pin(unary::<InfoRequest, InfoResponse>(control, request)),
+            Some("Solve") => {
+                Box::pin(newer::unary::<SolveRequest, SolveRequestExtra, _, _>(Method(control), request))
+            }
+            Some("Info") => Box::pin(newer::unary::<InfoRequest, (), _, _>(Method(control), request)),
             Some("ListWorkers") => {
-                Box::pin(unary::<ListWorkersRequest, ListWorkersResponse>(control, request))
+                Box::pin(newer::unary::<ListWorkersRequest, (), _, _>(Method(control), request))
             }
             _ => self.known.call(request),
         }
     }
-}
-
-async fn unary<I, O>(
-    control: Arc<ControlService>,
-    request: http::Request<Body>,
-) -> Result<http::Response<Body>, Infallible>
-where
-    I: Read,
-    O: Message + 'static,
-    Method: UnaryService<I, Response = O>,
-{
-    let codec = ReadCodec::<I, O>(PhantomData);
-    let mut grpc =
-        Grpc::new(codec).apply_max_message_size_config(Some(MAX_MESSAGE_SIZE), Some(MAX_MESSAGE_SIZE));
-    Ok(grpc.unary(Method(control), request).await)
 }
 
 /// A call of the service.
@@ -88,11 +68,11 @@ struct Method(Arc<ControlService>);
 
 type Answer<T> = BoxFuture<'static, Result<Response<T>, Status>>;
 
-impl UnaryService<Solve> for Method {
+impl UnaryService<(SolveRequest, SolveRequestExtra)> for Method {
     type Response = SolveResponse;
     type Future = Answer<SolveResponse>;
 
-    fn call(&mut self, request: Request<Solve>) -> Self::Future {
+    fn call(&mut self, request: Request<(SolveRequest, SolveRequestExtra)>) -> Self::Future {
         let control = self.0.clone();
         Box::pin(async move {
             let (request, extra) = request.into_inner();
@@ -101,78 +81,25 @@ impl UnaryService<Solve> for Method {
     }
 }
 
-impl UnaryService<InfoRequest> for Method {
+impl UnaryService<(InfoRequest, ())> for Method {
     type Response = InfoResponse;
     type Future = Answer<InfoResponse>;
 
-    fn call(&mut self, _: Request<InfoRequest>) -> Self::Future {
+    fn call(&mut self, _: Request<(InfoRequest, ())>) -> Self::Future {
         Box::pin(async { Ok(Response::new(InfoResponse { buildkit_version: Some(version()) })) })
     }
 }
 
-impl UnaryService<ListWorkersRequest> for Method {
+impl UnaryService<(ListWorkersRequest, ())> for Method {
     type Response = ListWorkersResponse;
     type Future = Answer<ListWorkersResponse>;
 
-    fn call(&mut self, request: Request<ListWorkersRequest>) -> Self::Future {
+    fn call(&mut self, request: Request<(ListWorkersRequest, ())>) -> Self::Future {
         let control = self.0.clone();
         Box::pin(async move {
-            let records = control.workers(&request.into_inner())?.into_iter();
+            let records = control.workers(&request.into_inner().0)?.into_iter();
             Ok(Response::new(ListWorkersResponse { record: records.map(WorkerRecord::from).collect() }))
         })
-    }
-}
-
-/// What can be read from the bytes of a message.
-trait Read: Sized + Send + 'static {
-    fn read(bytes: bytes::Bytes) -> Result<Self, prost::DecodeError>;
-}
-
-impl Read for Solve {
-    fn read(bytes: bytes::Bytes) -> Result<Self, prost::DecodeError> {
-        Ok((SolveRequest::decode(bytes.clone())?, SolveRequestExtra::decode(bytes)?))
-    }
-}
-
-impl Read for InfoRequest {
-    fn read(bytes: bytes::Bytes) -> Result<Self, prost::DecodeError> {
-        Self::decode(bytes)
-    }
-}
-
-impl Read for ListWorkersRequest {
-    fn read(bytes: bytes::Bytes) -> Result<Self, prost::DecodeError> {
-        Self::decode(bytes)
-    }
-}
-
-struct ReadCodec<I, O>(PhantomData<(I, O)>);
-
-struct ReadDecoder<I>(PhantomData<I>);
-
-impl<I: Read, O: Message + 'static> Codec for ReadCodec<I, O> {
-    type Encode = O;
-    type Decode = I;
-    type Encoder = ProstEncoder<O>;
-    type Decoder = ReadDecoder<I>;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(tonic::codec::BufferSettings::default())
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        ReadDecoder(PhantomData)
-    }
-}
-
-impl<I: Read> Decoder for ReadDecoder<I> {
-    type Item = I;
-    type Error = Status;
-
-    fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<I>, Status> {
-        let length = buf.remaining();
-        let read = I::read(buf.copy_to_bytes(length));
-        read.map(Some).map_err(|e| Status::internal(format!("grpc: error unmarshalling request: {e}")))
     }
 }
 

@@ -35,9 +35,6 @@ pub(crate) fn check(o: &Options, c: &Config, s: Surroundings<'_>) -> Result<Vec<
 }
 
 fn top(o: &Options, c: &Config, warnings: &mut Vec<String>) -> Result<(), OptionsError> {
-    if c.proxy_network {
-        return Err(not_there("--proxy-network, proxyNetwork", "kiln has no proxied network"));
-    }
     if o.save_cache_debug {
         return Err(not_there("--save-cache-debug", "kiln keeps no log of what it hashes"));
     }
@@ -209,7 +206,7 @@ mod tests {
             },
             containerd_worker: Some("false".into()),
             containerd_flags: vec!["--containerd-worker-addr".into()],
-            proxy_network: Some(false),
+            proxy_network: Some(true),
             cdi_disabled: Some(true),
             cdi_spec_dirs: vec!["/etc/cdi".into()],
             ..Options::default()
@@ -220,7 +217,6 @@ mod tests {
     #[test]
     fn what_cannot_be_done_is_refused_by_name() {
         for (text, want) in [
-            ("proxyNetwork = true", "--proxy-network, proxyNetwork: kiln has no proxied network"),
             ("[worker.oci]\nenabled = false", "--oci-worker=false, worker.oci.enabled: no worker found"),
             ("[worker.oci]\nselinux = true", "worker.oci.selinux: kiln applies no SELinux labels"),
             ("[worker.oci]\napparmor-profile = \"p\"", "worker.oci.apparmor-profile \"p\": kiln applies no"),

@@ -4,7 +4,7 @@ use kiln_engine::{Entitlement, ExporterSpec, FrontendRequest, SolveInput, SolveR
 use kiln_llb::Definition;
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_policy::Policies;
-use kiln_proto::extra::SolveRequestExtra;
+use kiln_proto::extra::{DefinitionExtra, SolveRequestExtra};
 use kiln_proto::{control, pb};
 use kiln_snapshot::{Filter, PruneOpts};
 use std::collections::{BTreeMap, HashMap};
@@ -81,7 +81,7 @@ pub(crate) fn solve_request(
         named("Solve", "Session", &r.session).map_err(|e| invalid(&e))?;
     }
     compatibility(extra.compatibility_version)?;
-    refuse_what_is_not_built(&r, extra)?;
+    refuse_what_is_not_built(&r)?;
     let entitlements = r.entitlements.iter().map(|e| entitlement(e)).collect::<Result<_, _>>()?;
     let exporters: Vec<_> = if r.exporters.is_empty() && !r.exporter_deprecated.is_empty() {
         vec![exporter(r.exporter_deprecated, r.exporter_attrs_deprecated)]
@@ -93,16 +93,13 @@ pub(crate) fn solve_request(
     }
     let attrs: BTreeMap<_, _> = r.frontend_attrs.into_iter().collect();
     let input = match (r.frontend.as_str(), r.definition) {
-        ("", None) => SolveInput::Client { inputs: decode_all(&r.frontend_inputs)? },
-        ("", Some(definition)) => {
-            let newer = extra.definition.clone().unwrap_or_default();
-            SolveInput::Definition(decode(&definition)?.with_newer(newer))
-        }
+        ("", None) => SolveInput::Client { inputs: decode_all(&r.frontend_inputs, extra)? },
+        ("", Some(definition)) => SolveInput::Definition(decode(&definition, extra.definition.as_ref())?),
         (_, Some(_)) => return Err(invalid("invalid request: definition and frontend cannot both be set")),
         (_, None) => SolveInput::Frontend(FrontendRequest {
             name: r.frontend,
             opts: attrs.clone(),
-            inputs: decode_all(&r.frontend_inputs)?,
+            inputs: decode_all(&r.frontend_inputs, extra)?,
         }),
     };
     let sources = SourceRules {
@@ -122,6 +119,7 @@ pub(crate) fn solve_request(
         exporters,
         entitlements,
         sources,
+        proxy_network: extra.proxy_network,
         session_exporter,
         internal,
         attrs,
@@ -147,12 +145,17 @@ fn entitlement(text: &str) -> Result<Entitlement, BuildError> {
     text.parse().map_err(|e: String| invalid(&e))
 }
 
-fn decode(definition: &pb::Definition) -> Result<Definition, BuildError> {
-    Definition::decode(definition).map_err(|e| invalid(&e.to_string()))
+fn decode(definition: &pb::Definition, newer: Option<&DefinitionExtra>) -> Result<Definition, BuildError> {
+    let known = Definition::decode(definition).map_err(|e| invalid(&e.to_string()))?;
+    Ok(known.with_newer(newer.cloned().unwrap_or_default()))
 }
 
-fn decode_all(inputs: &HashMap<String, pb::Definition>) -> Result<BTreeMap<String, Definition>, BuildError> {
-    inputs.iter().map(|(name, definition)| Ok((name.clone(), decode(definition)?))).collect()
+fn decode_all(
+    inputs: &HashMap<String, pb::Definition>,
+    extra: &SolveRequestExtra,
+) -> Result<BTreeMap<String, Definition>, BuildError> {
+    let newer = |name: &String| extra.frontend_inputs.get(name);
+    inputs.iter().map(|(name, input)| Ok((name.clone(), decode(input, newer(name))?))).collect()
 }
 
 fn compatibility(version: i64) -> Result<(), BuildError> {
@@ -168,13 +171,10 @@ fn compatibility(version: i64) -> Result<(), BuildError> {
     }
 }
 
-fn refuse_what_is_not_built(r: &control::SolveRequest, extra: &SolveRequestExtra) -> Result<(), BuildError> {
+fn refuse_what_is_not_built(r: &control::SolveRequest) -> Result<(), BuildError> {
     let cache = r.cache.as_ref();
     if cache.is_some_and(|c| !c.exports.is_empty() || !c.export_ref_deprecated.is_empty()) {
         return Err(unimplemented("cache export"));
-    }
-    if extra.proxy_network {
-        return Err(unimplemented("the proxied network"));
     }
     Ok(())
 }
@@ -235,7 +235,8 @@ mod tests {
         );
         assert!(newer(version(i64::MAX)).unwrap_err().contains("upgrade buildkit (max supported: 30)"));
         let proxy = SolveRequestExtra { proxy_network: true, ..Default::default() };
-        assert_eq!(newer(proxy), Err("the proxied network: not built yet".into()));
+        assert!(solve_request(request(), &proxy).unwrap().proxy_network);
+        assert!(!checked(request()).unwrap().proxy_network);
     }
 
     #[test]

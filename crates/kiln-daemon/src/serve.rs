@@ -4,7 +4,7 @@ use crate::idle::Activity;
 use crate::listen::{self, Conn, ListenError};
 use crate::options::{Options, OptionsError};
 use crate::places::Places;
-use crate::services::{Services, router};
+use crate::services::{Served, Services, router};
 use crate::settings::Settings;
 use crate::stop::{self, STOP_LIMIT, Signals};
 use crate::{debug, notify};
@@ -17,7 +17,6 @@ use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Router;
 
 /// Why the daemon ended.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +150,7 @@ pub(crate) async fn serve(settings: Settings, mut signals: Signals) -> Result<()
 }
 
 async fn accept(
-    router: Router,
+    router: Served,
     incoming: mpsc::Receiver<std::io::Result<Conn>>,
     stop: CancellationToken,
 ) -> Result<(), DaemonError> {
@@ -177,17 +176,24 @@ async fn idle(activity: &Activity, limit: Option<Duration>) {
     }
 }
 
+/// Locked in a state directory: kiln's own file, and that of BuildKit, whose daemon may be at work in it.
+const LOCKS: [&str; 2] = ["kiln.lock", "buildkitd.lock"];
+
 /// Held by the one daemon of a state directory; the kernel lets it go with the process.
-fn lock(root: &Path) -> Result<std::fs::File, DaemonError> {
+fn lock(root: &Path) -> Result<[std::fs::File; 2], DaemonError> {
     let io = |what: String| move |e| DaemonError::Io(what, e);
     std::fs::create_dir_all(root).map_err(io(format!("make {}", root.display())))?;
-    let path = root.join("kiln.lock");
-    let file = std::fs::File::create(&path).map_err(io(format!("open {}", path.display())))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(DaemonError::Locked(path)),
-        Err(e) => Err(DaemonError::Io(format!("could not lock {}", path.display()), e.into())),
-    }
+    let lock = |name: &str| {
+        let path = root.join(name);
+        let file = std::fs::File::create(&path).map_err(io(format!("open {}", path.display())))?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(DaemonError::Locked(path)),
+            Err(e) => Err(DaemonError::Io(format!("could not lock {}", path.display()), e.into())),
+        }
+    };
+    let [own, buildkit] = LOCKS;
+    Ok([lock(own)?, lock(buildkit)?])
 }
 
 /// The daemon inside this process, for CI containers: one client, connected by an in-memory stream.

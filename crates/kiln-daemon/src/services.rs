@@ -3,6 +3,7 @@
 use crate::content::ContentService;
 use crate::control::ControlService;
 use crate::idle::Activity;
+use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::newer::Newer;
 use crate::otlp::{self, TraceService};
@@ -12,14 +13,15 @@ use kiln_gateway::{BridgeService, HealthService};
 use kiln_proto::health::health_server::HealthServer;
 use std::sync::Arc;
 use tonic::transport::server::Router;
+use tower::layer::util::{Identity, Stack};
 
-/// Windows of a stream and of a connection, in bytes: file transfer inside `Session` needs large ones.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Window of a stream and of a connection, in bytes: large enough for file transfer inside `Session`, small enough for
+/// as many connections as there may be, none of which is read from.
+const WINDOW: u32 = 2 << 20;
 
 /// Calls of one connection at a time. A client that builds many targets keeps four or more open for each; BuildKit's
 /// daemon has no limit.
-const STREAMS: u32 = 10_000;
+const STREAMS: u32 = 8_192;
 
 /// What the services share. Clones are the same.
 #[derive(Clone)]
@@ -27,16 +29,20 @@ pub(crate) struct Services {
     pub(crate) engine: Engine,
     pub(crate) activity: Activity,
     pub(crate) metrics: Arc<Metrics>,
+    intake: Intake,
 }
 
 impl Services {
     pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine, activity: Activity::new(), metrics: Arc::default() }
+        Self { engine, activity: Activity::new(), metrics: Arc::default(), intake: Intake::new() }
     }
 }
 
+/// Everything that is served, behind what is counted.
+pub(crate) type Served = Router<Stack<Intake, Identity>>;
+
 /// Every service of the daemon's listeners.
-pub(crate) fn router(services: &Services) -> Router {
+pub(crate) fn router(services: &Services) -> Served {
     let control = ControlService {
         engine: services.engine.clone(),
         activity: services.activity.clone(),
@@ -44,9 +50,10 @@ pub(crate) fn router(services: &Services) -> Router {
     };
     let (reflection, reflection_alpha) = reflection::services();
     tonic::transport::Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .max_concurrent_streams(STREAMS)
+        .layer(services.intake.clone())
         .add_service(Newer::new(control))
         .add_service(ContentService::new(services.engine.content().clone()))
         .add_service(BridgeService::over(services.engine.clone()).into_server())

@@ -124,6 +124,7 @@ fn engine_options(file: &Config, root: PathBuf, s: Surroundings<'_>) -> Result<E
     Ok(EngineOptions {
         driver: driver(oci)?,
         sandbox: sandbox(oci)?,
+        proxy_network: file.proxy_network,
         allowed: entitlements(file)?,
         devices: devices(&file.cdi),
         labels: oci.labels.clone(),

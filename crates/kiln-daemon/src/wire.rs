@@ -2,9 +2,8 @@
 
 use kiln_engine::GcRule;
 use kiln_history::timestamp;
-use kiln_oci::Platform;
 use kiln_proto::google::protobuf::Timestamp;
-use kiln_proto::{control, pb, worker};
+use kiln_proto::{control, worker};
 use kiln_snapshot::UsageRecord;
 use std::time::{Duration, SystemTime};
 
@@ -39,17 +38,6 @@ pub(crate) fn unused_for(r: &UsageRecord) -> Duration {
 
 fn system_time(t: SystemTime) -> Timestamp {
     timestamp(jiff::Timestamp::try_from(t).unwrap_or(jiff::Timestamp::UNIX_EPOCH))
-}
-
-/// A platform.
-pub(crate) fn platform(p: &Platform) -> pb::Platform {
-    pb::Platform {
-        architecture: p.architecture.clone(),
-        os: p.os.clone(),
-        variant: p.variant.clone(),
-        os_version: p.os_version.clone(),
-        os_features: p.os_features.clone(),
-    }
 }
 
 /// A rule of garbage collection.

@@ -1,8 +1,8 @@
 //! `RUN --device`.
 
-use crate::csv::{self, CsvError};
 use crate::error::Hint;
 use crate::suggest::nearest;
+use kiln_go::csv::{self, CsvError};
 
 /// A device asked for by a RUN: `[name=]vendor/class=dev[,required]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Device {
             match (key.as_str(), value) {
                 ("required", None) => device.required = true,
                 ("required", Some(value)) => {
-                    device.required = csv::parse_bool(value)
+                    device.required = kiln_go::parse_bool(value)
                         .ok_or_else(|| DeviceError::Value { key: key.clone(), value: value.to_owned() })?;
                 }
                 ("name", Some(_)) if !device.name.is_empty() => {

@@ -2,7 +2,7 @@
 
 use crate::ast::Range;
 use crate::mount::MountError;
-use crate::quote::quote;
+use kiln_go::quote;
 use std::convert::Infallible;
 use std::fmt;
 
@@ -124,7 +124,7 @@ pub enum ErrorKind {
     #[error("Interval {} cannot be less than 1ms", quote(.0))]
     HealthInterval(&'static str),
     #[error("{0}")]
-    Duration(crate::duration::DurationError),
+    Duration(kiln_go::duration::DurationError),
     #[error("strconv.ParseInt: parsing {}: {reason}", quote(.value))]
     Retries { value: String, reason: &'static str },
     #[error("--retries cannot be negative ({0})")]

@@ -1,9 +1,9 @@
 //! HEALTHCHECK.
 
 use crate::ast::{CommandLine, Healthcheck};
-use crate::duration;
 use crate::error::ErrorKind;
 use crate::flags::{FlagType, Flags};
+use kiln_go::duration;
 
 const FLAGS: [(&str, FlagType); 5] = [
     ("interval", FlagType::Text),

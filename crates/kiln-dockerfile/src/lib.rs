@@ -7,10 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod ast;
-pub mod csv;
 mod device;
 pub mod directive;
-mod duration;
 mod error;
 mod expand;
 mod flags;
@@ -20,7 +18,6 @@ mod instruction;
 mod lines;
 mod mount;
 mod node;
-mod quote;
 pub mod shell;
 mod suggest;
 mod words;
@@ -31,12 +28,10 @@ pub use ast::{
     Source, Stage, Warning,
 };
 pub use device::Device;
-pub use duration::{DurationError, format as format_duration, parse as parse_duration};
 pub use error::{ErrorKind, ParseError};
 pub use heredoc::{Heredoc, HeredocWord};
 pub use instruction::{Wrong, parse, parse_trigger, read};
 pub use mount::{Mount, MountError, MountFlag, MountType, Sharing};
-pub use quote::quote;
 pub use suggest::nearest;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! `RUN --mount` (spec dockerfile.md section 6).
 
 use crate::ast::Run;
-use crate::csv::{self, CsvError};
 use crate::error::Hint;
-use crate::quote::quote;
 use crate::suggest::nearest;
+use kiln_go::csv::{self, CsvError};
+use kiln_go::quote;
 use std::fmt;
 
 /// A `--mount` flag as written. Its values are known only when variables are.
@@ -259,7 +259,7 @@ impl Mount {
         let given = |value: String| Some(value).filter(|v| !v.is_empty());
         let wrong_type = || MountError::KeyForType { key: key.to_owned(), kind: self.kind };
         let wrong_value = |value: &str| MountError::Value { key: key.to_owned(), value: value.to_owned() };
-        let boolean = |value: &str| csv::parse_bool(value).ok_or_else(|| wrong_value(value));
+        let boolean = |value: &str| kiln_go::parse_bool(value).ok_or_else(|| wrong_value(value));
         match key {
             "type" => {
                 self.kind = MountType::parse(&value).ok_or_else(|| MountError::Type {
@@ -275,7 +275,9 @@ impl Mount {
             "required" if !self.kind.has_required() => return Err(wrong_type()),
             "required" => self.required = boolean(&value)?,
             "size" if self.kind != MountType::Tmpfs => return Err(wrong_type()),
-            "size" => self.size = Some(csv::parse_bytes(&value).ok_or_else(|| wrong_value(&value))?),
+            "size" => {
+                self.size = Some(kiln_go::units::parse_bytes(&value).ok_or_else(|| wrong_value(&value))?)
+            }
             "id" => self.id = given(value),
             "sharing" => {
                 self.sharing = Some(Sharing::parse(&value).ok_or_else(|| MountError::SharingValue {

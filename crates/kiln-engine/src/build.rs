@@ -79,14 +79,25 @@ impl Build {
         if asked.root().is_none() {
             return Ok(None);
         }
-        self.count(&asked)?;
-        let definition = self.police_graph(asked.clone(), policies).boxed().await?;
-        let load = |e: BuildError| e.context("failed to load LLB");
-        let definition = self.rights.admit(definition).map_err(load)?;
-        check_caps(&definition).map_err(load)?;
+        let definition = self.admit(asked.clone(), policies).await?;
+        check_caps(&definition).map_err(|e| e.context("failed to load LLB"))?;
         self.forget_cache_mounts(&definition)?;
         self.hub.set_groups(groups(&definition));
         Ok(Some(LazyRef(Arc::new(Lazy { asked, definition, result: OnceCell::new() }))))
+    }
+
+    /// A graph as it may run here: with the sources that it may use, and with no more rights than the build has.
+    ///
+    /// # Errors
+    /// If it asks for what is not granted.
+    pub(crate) async fn admit(
+        &self,
+        asked: Definition,
+        policies: &Policies,
+    ) -> Result<Definition, BuildError> {
+        self.count(&asked)?;
+        let definition = self.police_graph(asked, policies).boxed().await?;
+        self.rights.admit(definition).map_err(|e| e.context("failed to load LLB"))
     }
 
     fn count(&self, definition: &Definition) -> Result<(), BuildError> {

@@ -1,16 +1,19 @@
 //! The builds that run now, and those that ended a moment ago.
 
 use crate::Bridge;
-use crate::entitle::Rights;
+use crate::egress::{Fetched, OfBuild};
 use crate::hub::Hub;
+use kiln_digest::Digest;
 use kiln_llb::Definition;
 use kiln_llb::errdefs::{BuildError, Code};
+use kiln_policy::Policies;
+use kiln_proxy::{Policy, Record};
 use kiln_solver::JobId;
 use kiln_source::Memo;
 use kiln_worker::JobSessions;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -35,7 +38,9 @@ struct Build {
     hub: Hub,
     session: String,
     memo: Arc<Memo>,
-    rights: Rights,
+    /// What runs; nothing before it does.
+    work: Weak<crate::build::Build>,
+    fetched: Fetched,
     /// Of a build that its client drives.
     bridge: Option<Bridge>,
     /// There was a bridge.
@@ -71,7 +76,8 @@ impl Builds {
             hub: hub.clone(),
             session: session.to_string(),
             memo: Arc::default(),
-            rights: Rights::default(),
+            work: Weak::new(),
+            fetched: Fetched::new(),
             bridge: None,
             driven: false,
             ended: None,
@@ -130,6 +136,7 @@ impl Builds {
     }
 }
 
+#[async_trait::async_trait]
 impl JobSessions for Builds {
     fn session(&self, job: &JobId) -> Option<String> {
         let builds = self.builds();
@@ -142,9 +149,20 @@ impl JobSessions for Builds {
         Some(builds.get(job.as_str()).filter(|b| b.ended.is_none())?.memo.clone())
     }
 
-    fn admit(&self, job: &JobId, definition: Definition) -> Result<Definition, BuildError> {
-        let rights = self.builds().get(job.as_str()).map(|b| b.rights.clone()).unwrap_or_default();
-        rights.admit(definition)
+    async fn admit(&self, job: &JobId, definition: Definition) -> Result<Definition, BuildError> {
+        let work = self.builds().get(job.as_str()).and_then(|b| b.work.upgrade());
+        work.ok_or_else(BuildError::canceled)?.admit(definition, &Policies::default()).await
+    }
+
+    fn policy(&self, job: &JobId) -> Option<Arc<dyn Policy>> {
+        let builds = self.builds();
+        Some(OfBuild::of(&builds.get(job.as_str()).filter(|b| b.ended.is_none())?.work))
+    }
+
+    fn fetched(&self, job: &JobId, step: &Digest, record: &Arc<Record>) {
+        if let Some(build) = self.builds().get_mut(job.as_str()) {
+            build.fetched.insert(*step, record.clone());
+        }
     }
 }
 
@@ -156,11 +174,17 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Lets the build do what it is granted.
-    pub(crate) fn grant(&self, rights: &Rights) {
+    /// The build begins: its steps may now ask what they may do.
+    pub(crate) fn works(&self, work: &Arc<crate::build::Build>) {
         if let Some(build) = self.builds.builds().get_mut(&self.id) {
-            build.rights = rights.clone();
+            build.work = Arc::downgrade(work);
         }
+    }
+
+    /// What its steps fetched through their proxies.
+    pub(crate) fn take_fetched(&self) -> Fetched {
+        let mut builds = self.builds.builds();
+        builds.get_mut(&self.id).map(|build| std::mem::take(&mut build.fetched)).unwrap_or_default()
     }
 
     /// Lets the client drive the build until it ends.
@@ -181,6 +205,7 @@ impl Drop for Running {
             build.ended = Some(Instant::now());
             // What it holds may be pruned from now on.
             build.memo = Arc::default();
+            build.fetched = Fetched::new();
             bridge = build.bridge.take();
         }
         self.builds.0.changed.send_replace(());
@@ -226,7 +251,20 @@ mod tests {
             async move { builds.bridge("a").await.is_err() }
         });
         drop(refused);
-        let at_once = tokio::time::timeout(Duration::from_millis(500), asked).await;
+        let at_once = tokio::time::timeout(BRIDGE_WAIT - Duration::from_millis(500), asked).await;
         assert!(at_once.unwrap().unwrap(), "nobody waits for the gateway of a build that was refused");
+    }
+
+    #[tokio::test]
+    async fn what_steps_fetched_is_kept_with_their_build() {
+        let builds = Builds::new(std::env::temp_dir());
+        let (job, step) = (JobId::new("a"), Digest::sha256("step"));
+        let running = builds.begin("a", "s").unwrap();
+        builds.fetched(&job, &step, &Arc::new(Record::default()));
+        let denied = builds.policy(&job).unwrap().decide("http://h/").await;
+        assert!(denied.is_err(), "nothing runs that could allow it");
+        assert_eq!(running.take_fetched().into_keys().collect::<Vec<_>>(), [step]);
+        drop(running);
+        assert!(builds.policy(&job).is_none());
     }
 }

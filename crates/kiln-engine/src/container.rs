@@ -2,11 +2,13 @@
 
 use crate::bridge::shown;
 use crate::files::{self, FileRange};
+use crate::mount::blocking;
 use crate::{Bridge, Entitlement};
+use kiln_fs::Root;
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_llb::{HostIp, Mount, NetMode, SecurityMode};
 use kiln_session::fsutil::Stat;
-use kiln_snapshot::Mounted;
+
 use kiln_worker::Ref;
 use kiln_worker::container::{Container, ContainerProcess, ContainerSpec, ProcessIo, StartSpec};
 use std::collections::HashMap;
@@ -138,6 +140,7 @@ impl Bridge {
             refs,
             files: Vec::new(),
             network: request.network,
+            proxied: self.build().proxied(),
             extra_hosts: request.extra_hosts,
             hostname: request.hostname,
             os: request.os,
@@ -181,15 +184,14 @@ impl Bridge {
         &self,
         id: &str,
         mount: usize,
-        look: impl FnOnce(&Mounted) -> Result<T, BuildError> + Send + 'static,
+        look: impl FnOnce(&Root) -> Result<T, BuildError> + Send + 'static,
     ) -> Result<T, BuildError> {
         let missing = || {
             let message = format!("container details for {}@{mount} not found", shown(id));
             BuildError::new(Code::NotFound, message)
         };
         let mounted = self.containers().get(id).ok_or_else(missing)?.files(mount)?;
-        let looked = tokio::task::spawn_blocking(move || look(&mounted)).await;
-        looked.map_err(|e| BuildError::msg(e.to_string()))?
+        blocking(move || look(mounted.root())).await
     }
 
     /// Reads a file, or a part of it, in a mount of a container.
@@ -204,7 +206,7 @@ impl Bridge {
         range: Option<FileRange>,
     ) -> Result<Vec<u8>, BuildError> {
         let path = path.to_string();
-        self.look_into(container, mount, move |m| files::read(m.root(), &path, range)).await
+        self.look_into(container, mount, move |root| files::read(root, &path, range)).await
     }
 
     /// Lists a directory in a mount of a container.
@@ -219,7 +221,7 @@ impl Bridge {
         include: &str,
     ) -> Result<Vec<Stat>, BuildError> {
         let (path, include) = (path.to_string(), include.to_string());
-        self.look_into(container, mount, move |m| files::list(m.root(), &path, &include)).await
+        self.look_into(container, mount, move |root| files::list(root, &path, &include)).await
     }
 
     /// Describes a file in a mount of a container.
@@ -233,6 +235,6 @@ impl Bridge {
         path: &str,
     ) -> Result<Stat, BuildError> {
         let path = path.to_string();
-        self.look_into(container, mount, move |m| files::stat(m.root(), &path)).await
+        self.look_into(container, mount, move |root| files::stat(root, &path)).await
     }
 }

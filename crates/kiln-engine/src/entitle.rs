@@ -34,14 +34,19 @@ pub(crate) struct Rights {
     pub(crate) granted: Vec<Entitlement>,
     /// What there is to be allowed.
     pub(crate) devices: kiln_cdi::Registry,
+    /// Its steps have no other network than the proxied one.
+    pub(crate) proxied: bool,
 }
 
 impl Rights {
-    /// The graph as it may run: devices are named as they were found to be meant.
+    /// The graph as it may run: in which network, and with devices named as they were found to be meant.
     ///
     /// # Errors
     /// On the first step that does what is not granted.
     pub(crate) fn admit(&self, mut definition: Definition) -> Result<Definition, BuildError> {
+        if self.proxied {
+            definition = definition.with_proxied_network().map_err(|e| BuildError::msg(e.to_string()))?;
+        }
         let mut decided = Vec::new();
         for vertex in definition.vertices() {
             let Op::Exec(exec) = &vertex.op else { continue };

@@ -71,6 +71,7 @@ async fn container(build: &Arc<Build>, source: &str, image: &FrontendImage) -> R
         refs: vec![image.root.clone()],
         files: vec![ContainerFile { dest: OWN_DEFINITION.into(), contents: definition, mode: 0o400 }],
         network: if image.no_network() { NetMode::None } else { NetMode::Default },
+        proxied: build.proxied(),
         ..ContainerSpec::default()
     };
     // It is given neither secrets nor agents: no session is asked for it.

@@ -24,15 +24,14 @@ const SYNC: Duration = Duration::from_secs(30);
 /// Starts the tasks; they end with the engine.
 pub(crate) fn start(engine: &Engine) {
     let weak = Arc::downgrade(&engine.0);
-    let closing = engine.0.closing.clone();
+    let (closing, wanted) = (engine.0.closing.clone(), engine.0.gc_wanted.clone());
     tokio::spawn(closing.clone().run_until_cancelled_owned(async move {
         tokio::time::sleep(FIRST).await;
         while let Some(engine) = weak.upgrade().map(Engine) {
             engine.collect().await;
-            let inner = engine.0.clone();
+            // Who waits holds no engine.
             drop(engine);
-            inner.gc_wanted.notified().await;
-            drop(inner);
+            wanted.notified().await;
             tokio::time::sleep(PAUSE).await;
         }
     }));

@@ -12,10 +12,10 @@ use kiln_frontend::{
     CacheImport, FrontendResult, Host, OciStore, RefId, ResolveOpt, Resolved, ResolvedImage, SolveOpt,
     Warning,
 };
-use kiln_llb::builder::ResolveMode;
+use kiln_fs::Root;
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_llb::op::attr;
-use kiln_llb::{Definition, SourceOp};
+use kiln_llb::{Definition, ResolveMode, SourceOp};
 use kiln_oci::Platform;
 use kiln_policy::Policies;
 use kiln_progress::{LineRange, SourceFile};
@@ -45,6 +45,17 @@ impl<'a> BuildHost<'a> {
         refs.push(lazy);
         RefId((refs.len() - 1).to_string())
     }
+
+    /// Builds a ref and runs `look` on its files.
+    async fn look<T: Send + 'static>(
+        &self,
+        id: &RefId,
+        look: impl FnOnce(&Root) -> Result<T, BuildError> + Send + 'static,
+    ) -> Result<T, BuildError> {
+        let lazy = self.lazy(id)?;
+        let built = self.build.get(&lazy).await.map_err(|f| f.error)?;
+        self.build.look(built, lazy.definition().root().map(|root| root.digest), look).await
+    }
 }
 
 #[async_trait]
@@ -64,7 +75,6 @@ impl Host for BuildHost<'_> {
 
     async fn forward(
         &self,
-        _source: &str,
         opts: BTreeMap<String, String>,
         inputs: BTreeMap<String, Definition>,
     ) -> Result<FrontendResult, BuildError> {
@@ -75,13 +85,9 @@ impl Host for BuildHost<'_> {
     }
 
     async fn read_file(&self, r: &RefId, path: &str, limit: Option<u64>) -> Result<Vec<u8>, BuildError> {
-        let lazy = self.lazy(r)?;
-        let built = self.build.get(&lazy).await.map_err(|f| f.error)?;
-        let mounted = self.build.mount(built, lazy.definition().root().map(|root| root.digest)).await?;
         let range = limit.map(|length| FileRange { offset: 0, length });
         let path = path.to_string();
-        let read = tokio::task::spawn_blocking(move || files::read(mounted.root(), &path, range)).await;
-        read.map_err(|e| BuildError::msg(e.to_string()))?
+        self.look(r, move |root| files::read(root, &path, range)).await
     }
 
     async fn source_time(&self, source: &SourceOp, log_name: &str) -> Result<Option<i64>, BuildError> {
@@ -106,12 +112,8 @@ impl Host for BuildHost<'_> {
     }
 
     async fn archive_time(&self, r: &RefId, path: &str) -> Result<Option<i64>, BuildError> {
-        let lazy = self.lazy(r)?;
-        let built = self.build.get(&lazy).await.map_err(|f| f.error)?;
-        let mounted = self.build.mount(built, lazy.definition().root().map(|root| root.digest)).await?;
         let path = path.to_string();
-        let read = tokio::task::spawn_blocking(move || files::archive_time(mounted.root(), &path)).await;
-        read.map_err(|e| BuildError::msg(e.to_string()))?
+        self.look(r, move |root| files::archive_time(root, &path)).await
     }
 
     async fn warn(&self, w: Warning) {

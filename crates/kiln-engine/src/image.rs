@@ -5,12 +5,11 @@ use crate::hub::Hub;
 use jiff::Timestamp;
 use kiln_digest::Digest;
 use kiln_frontend::{ResolveOpt, ResolvedImage};
-use kiln_llb::builder::ResolveMode;
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_oci::Reference;
 use kiln_progress::StatusUpdate;
 use kiln_source::Layout;
-use kiln_source::image::{ImageId, Origin, ResolveMode as SourceMode};
+use kiln_source::image::{ImageId, Origin};
 use kiln_worker::{session_context, source_error};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -36,11 +35,7 @@ impl Engine {
             let layout = Layout { session: store.session_id.clone(), store: store.store_id.clone() };
             id.origin = Origin::Layout(layout);
         }
-        id.mode = match opt.mode {
-            ResolveMode::Default => SourceMode::Default,
-            ResolveMode::ForcePull => SourceMode::ForcePull,
-            ResolveMode::PreferLocal => SourceMode::PreferLocal,
-        };
+        id.mode = opt.mode;
         let context = session_context(&self.0.sessions, session);
         let found = self.0.sources.images().resolve(&id, &context).await;
         let found = found.map_err(|e| {

@@ -7,6 +7,7 @@ mod bridge;
 mod build;
 mod builds;
 mod container;
+mod egress;
 mod entitle;
 mod export;
 mod files;
@@ -85,10 +86,11 @@ struct Inner {
     platforms: Vec<Platform>,
     worker_id: String,
     labels: BTreeMap<String, String>,
+    proxy_network: bool,
     allowed: Vec<Entitlement>,
     devices: kiln_cdi::Registry,
     gc_rules: Vec<GcRule>,
-    gc_wanted: tokio::sync::Notify,
+    gc_wanted: Arc<tokio::sync::Notify>,
     log_limits: LogLimits,
     gateway: Arc<dyn GatewayServer>,
     frontends: FrontendRules,

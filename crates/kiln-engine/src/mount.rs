@@ -1,25 +1,33 @@
-//! A result's files, made available and mounted.
+//! A result's files, made available and looked at.
 
 use crate::build::Build;
 use crate::image::HubProgress;
 use kiln_digest::Digest;
+use kiln_fs::Root;
 use kiln_llb::errdefs::BuildError;
-use kiln_snapshot::Mounted;
 use kiln_source::image::{LayerStatuses, RegistryLayers};
 use kiln_worker::{Ref, session_context};
 use std::sync::Arc;
 
 impl Build {
-    /// Mounts a result to read it. Layers of an image that are not here yet are pulled, shown below `vertex`.
-    pub(crate) async fn mount(&self, result: Ref, vertex: Option<Digest>) -> Result<Mounted, BuildError> {
+    /// Mounts a result and runs `look` on its files, on a thread for such work. Layers of an image that are not here
+    /// yet are pulled, shown below `vertex`.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        result: Ref,
+        vertex: Option<Digest>,
+        look: impl FnOnce(&Root) -> Result<T, BuildError> + Send + 'static,
+    ) -> Result<T, BuildError> {
         self.ensure(&result, vertex).await?;
         let snapshots = self.engine.snapshots().clone();
-        let work = move || match result.snapshot() {
-            Some(snapshot) => snapshots.mount_view(snapshot),
-            None => snapshots.mount_empty(),
-        };
-        let mounted = tokio::task::spawn_blocking(work).await.map_err(|e| BuildError::msg(e.to_string()))?;
-        mounted.map_err(|e| BuildError::msg(e.to_string()))
+        blocking(move || {
+            let mounted = match result.snapshot() {
+                Some(snapshot) => snapshots.mount_view(snapshot),
+                None => snapshots.mount_empty(),
+            };
+            look(mounted.map_err(|e| BuildError::msg(e.to_string()))?.root())
+        })
+        .await
     }
 
     /// Brings the layers of an image that are not here yet.
@@ -33,4 +41,11 @@ impl Build {
         let ensured = self.engine.snapshots().ensure(snapshot, &provider, &statuses).await;
         ensured.map_err(|e| BuildError::msg(e.to_string()))
     }
+}
+
+/// Runs `work` on a thread for what takes time.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BuildError> + Send + 'static,
+) -> Result<T, BuildError> {
+    kiln_blocking::run(work).await.map_err(|e| BuildError::msg(e.to_string()))?
 }

@@ -33,6 +33,8 @@ pub struct EngineOptions {
     pub driver: DriverChoice,
     /// What runs steps.
     pub sandbox: SandboxChoice,
+    /// All builds have the proxied network.
+    pub proxy_network: bool,
     /// Entitlements that clients may ask for.
     pub allowed: Vec<Entitlement>,
     /// Devices that steps may use.
@@ -141,7 +143,7 @@ impl Engine {
             devices: o.devices.clone(),
             max_parallelism: o.max_parallelism,
             cgroup_parent: o.cgroup_parent,
-            platform: llb_platform(&platform),
+            platform: platform.clone(),
             run_dir,
         });
         let journal = Arc::new(journal);
@@ -164,10 +166,11 @@ impl Engine {
             platforms: if o.platforms.is_empty() { Platform::native() } else { o.platforms },
             worker_id,
             labels,
+            proxy_network: o.proxy_network,
             allowed: o.allowed,
             devices: o.devices,
             gc_rules: o.gc,
-            gc_wanted: tokio::sync::Notify::new(),
+            gc_wanted: Arc::default(),
             log_limits: o.log_limits,
             gateway: o.gateway,
             frontends: o.frontends,
@@ -249,15 +252,4 @@ fn labels(snapshots: &Snapshots, own: BTreeMap<String, String>) -> BTreeMap<Stri
         .collect();
     labels.extend(own);
     labels
-}
-
-/// The same platform in the terms of the graph.
-pub(crate) fn llb_platform(p: &Platform) -> kiln_llb::Platform {
-    kiln_llb::Platform {
-        os: p.os.clone(),
-        architecture: p.architecture.clone(),
-        variant: p.variant.clone(),
-        os_version: p.os_version.clone(),
-        os_features: p.os_features.clone(),
-    }
 }

@@ -11,7 +11,6 @@ use kiln_llb::{Definition, Op, SourceOp};
 use kiln_oci::{Platform, Reference};
 use kiln_policy::Policies;
 use kiln_session::Lookup;
-use kiln_worker::oci_platform;
 use std::collections::HashMap;
 
 /// What decides about the sources of a build.
@@ -78,18 +77,11 @@ fn normalize(source: &mut SourceOp) {
 fn git_subdir(remote: &str) -> Option<String> {
     let (remote, fragment) = remote.split_once('#')?;
     let (reference, dir) = fragment.split_once(':').unwrap_or((fragment, ""));
-    let mut parts: Vec<&str> = Vec::new();
-    for part in dir.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    Some(match (reference, parts.as_slice()) {
-        ("", []) => remote.to_string(),
-        (reference, []) => format!("{remote}#{reference}"),
-        (reference, parts) => format!("{remote}#{reference}:{}", parts.join("/")),
+    let dir = kiln_go::path::join(&["/", dir]);
+    Some(match (reference, &dir[1..]) {
+        ("", "") => remote.to_string(),
+        (reference, "") => format!("{remote}#{reference}"),
+        (reference, dir) => format!("{remote}#{reference}:{dir}"),
     })
 }
 
@@ -110,7 +102,7 @@ impl Build {
         let mut sources = Vec::new();
         for vertex in definition.vertices() {
             if let Op::Source(source) = &vertex.op {
-                let platform = vertex.platform.as_ref().map(oci_platform);
+                let platform = vertex.platform.clone();
                 sources.push((vertex.digest, source.clone(), platform));
             }
         }
@@ -149,7 +141,7 @@ impl Build {
     }
 
     /// First the rules, then the client; after a replacement both again.
-    async fn police(
+    pub(crate) async fn police(
         &self,
         source: &mut SourceOp,
         platform: Option<Platform>,

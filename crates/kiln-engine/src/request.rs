@@ -1,8 +1,10 @@
 //! What a client asks for, and what it gets.
 
 use crate::{FrontendRequest, SourceRules};
+use kiln_digest::Digest;
 use kiln_llb::Definition;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One build.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +21,8 @@ pub struct SolveRequest {
     pub entitlements: Vec<Entitlement>,
     /// Which sources it may use.
     pub sources: SourceRules,
+    /// Its steps have no other network than the proxied one.
+    pub proxy_network: bool,
     /// Ask the session for more exporters when the result is known.
     pub session_exporter: bool,
     /// Not shown in the history.
@@ -95,7 +99,7 @@ impl DeviceGrant {
         if text.is_empty() {
             return Ok(Self::All);
         }
-        let fields = kiln_dockerfile::csv::fields(text).map_err(|e| e.to_string())?;
+        let fields = kiln_go::csv::fields(text).map_err(|e| e.to_string())?;
         let mut fields = fields.into_iter();
         let name = fields.next().unwrap_or_default().to_string();
         let mut alias = None;
@@ -144,6 +148,8 @@ pub struct SolveResponse {
     pub exporter_response: BTreeMap<String, String>,
     /// For the history: the image of each exporter that made one, by its place.
     pub images: BTreeMap<usize, kiln_history::Image>,
+    /// What the steps that ran fetched through their proxies, by step.
+    pub fetched: BTreeMap<Digest, Arc<kiln_proxy::Record>>,
 }
 
 #[cfg(test)]

@@ -41,13 +41,15 @@ impl Engine {
         }
         let exporters = parse_exporters(&request)?;
         let granted = entitle::granted(&request.entitlements, &self.0.allowed)?;
-        let rights = Rights { granted, devices: self.0.devices.clone() };
-        running.grant(&rights);
+        let proxied = request.proxy_network || self.0.proxy_network;
+        let rights = Rights { granted, devices: self.0.devices.clone(), proxied };
         let record = Record::begin(self, &request, &running.hub);
         let said = OnceLock::new();
         let work = self.run(&request, &exporters, rights, &running, &said).boxed();
         let stopping = || Err(BuildError::new(Code::Unavailable, "the daemon is stopping"));
         let done = self.0.closing.clone().run_until_cancelled_owned(work).await.unwrap_or_else(stopping);
+        // What ran for this build alone is canceled, and its followers are told before they are told no more.
+        self.0.solver.caught_up().await;
         drop(running);
         record.end(&done, said.into_inner()).await;
         // What the client is told is done is done also after a crash.
@@ -78,6 +80,7 @@ impl Engine {
             warning_bytes: AtomicUsize::new(0),
             frontends: Semaphore::new(frontends::MAX_AT_ONCE),
         });
+        running.works(&build);
         let outcome = outcome(&build, &request.input, running).boxed().await?;
         let _ = said.set(record::said(&outcome.metadata));
         let built = build_all(&build, &outcome.refs).boxed().await?;
@@ -91,7 +94,7 @@ impl Engine {
         response.extend(frontend_answers(input.metadata));
         self.tell_session(request, &response).await?;
         tracing::debug!(id = request.id, steps = ?observer.steps(), "built");
-        Ok(SolveResponse { exporter_response: response, images })
+        Ok(SolveResponse { exporter_response: response, images, fetched: running.take_fetched() })
     }
 }
 

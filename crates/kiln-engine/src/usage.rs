@@ -21,8 +21,6 @@ pub struct WorkerInfo {
     pub platforms: Vec<Platform>,
     /// Garbage collection.
     pub gc_policy: Vec<GcRule>,
-    /// Devices that steps may use, by name.
-    pub devices: Vec<kiln_cdi::Device>,
 }
 
 impl Engine {
@@ -90,7 +88,11 @@ impl Engine {
             labels: self.0.labels.clone(),
             platforms: self.0.platforms.clone(),
             gc_policy: self.0.gc_rules.clone(),
-            devices: self.0.devices.scan().iter().cloned().collect(),
         }
+    }
+
+    /// Devices that steps may use, by name. Reads their descriptions from disk.
+    pub fn devices(&self) -> Vec<kiln_cdi::Device> {
+        self.0.devices.scan().iter().cloned().collect()
     }
 }

@@ -4,32 +4,16 @@ use crate::hub::{Hub, Synthetic};
 use kiln_digest::Digest;
 use kiln_export::ExportInput;
 use kiln_llb::errdefs::BuildError;
-use kiln_oci::{ImageConfig, Platform};
+use kiln_oci::Platform;
 use kiln_progress::Warning;
-use serde::Deserialize;
 use std::collections::BTreeSet;
 
 const PLATFORMS: &str = "refs.platforms";
-const CONFIG: &str = "containerimage.config";
-
-#[derive(Deserialize)]
-struct Listed {
-    #[serde(rename = "Platforms", default)]
-    platforms: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    #[serde(rename = "ID", default)]
-    id: String,
-    #[serde(rename = "Platform")]
-    platform: Platform,
-}
 
 /// Compares the result with the `platform` option of the build.
 ///
 /// # Errors
-/// If the result does not say which platforms it has.
+/// If the result does not say, or says wrongly, which platforms it has.
 pub(crate) fn platforms(input: &ExportInput, asked: Option<&str>) -> Result<Vec<String>, BuildError> {
     let is_map = input.refs.iter().any(|(key, _)| key.is_some());
     if !input.metadata.contains_key(PLATFORMS) {
@@ -40,7 +24,8 @@ pub(crate) fn platforms(input: &ExportInput, asked: Option<&str>) -> Result<Vec<
             return Ok(Vec::new());
         }
     }
-    let has = result_platforms(input)?;
+    let has = kiln_export::result_platforms(&input.metadata).map_err(|e| invalid(&e.to_string()))?;
+    let has: Vec<Platform> = has.into_iter().map(|(_, platform)| platform).collect();
     let host = Platform::host().normalize().format_all();
     let mut wanted = BTreeSet::new();
     let mut warnings = Vec::new();
@@ -60,12 +45,12 @@ pub(crate) fn platforms(input: &ExportInput, asked: Option<&str>) -> Result<Vec<
 }
 
 fn compare(wanted: &BTreeSet<String>, has: &[Platform], is_map: bool) -> Option<String> {
-    let names: BTreeSet<String> = has.iter().map(|p| p.normalize().format_all()).collect();
+    let names: BTreeSet<String> = has.iter().map(Platform::format_all).collect();
     let joined = |names: &BTreeSet<String>| names.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     match (wanted.len(), has) {
         (1, [one]) => {
             // A version of the operating system is rarely asked for, so it does not count.
-            let plain = Platform { os_version: String::new(), ..one.normalize() }.format_all();
+            let plain = Platform { os_version: String::new(), ..one.clone() }.format_all();
             let fits = names.is_subset(wanted) || wanted.contains(&plain);
             (!fits).then(|| {
                 let (wanted, names) = (joined(wanted), joined(&names));
@@ -78,33 +63,6 @@ fn compare(wanted: &BTreeSet<String>, has: &[Platform], is_map: bool) -> Option<
             let (wanted, names) = (joined(wanted), joined(&names));
             Some(format!("Requested platforms {wanted} do not match result platforms {names}"))
         }
-    }
-}
-
-fn result_platforms(input: &ExportInput) -> Result<Vec<Platform>, BuildError> {
-    if let Some(json) = input.metadata.get(PLATFORMS) {
-        // Go reads `null` as nothing, and nothing at all as well.
-        let listed: Option<Listed> = match json.is_empty() {
-            true => None,
-            false => serde_json::from_slice(json)
-                .map_err(|e| invalid(&format!("failed to parse platforms passed to exporter: {e}")))?,
-        };
-        let listed = listed.unwrap_or(Listed { platforms: Vec::new() });
-        if listed.platforms.is_empty() {
-            return Err(invalid("invalid empty platforms index for exporter"));
-        }
-        if listed.platforms.iter().any(|e| e.id.is_empty()) {
-            return Err(invalid("invalid empty platform key for exporter"));
-        }
-        return Ok(listed.platforms.into_iter().map(|e| e.platform).collect());
-    }
-    let Some(json) = input.metadata.get(CONFIG) else { return Ok(vec![Platform::host()]) };
-    let config = ImageConfig::parse(json).map_err(|e| invalid(&format!("invalid image config: {e}")))?;
-    let platform = config.platform;
-    match (platform.os.is_empty(), platform.architecture.is_empty()) {
-        (false, false) => Ok(vec![platform]),
-        (true, true) => Ok(vec![Platform::host()]),
-        _ => Err(invalid("invalid image config: os and architecture must be specified together")),
     }
 }
 
@@ -136,6 +94,8 @@ pub(crate) fn show(hub: &Hub, warnings: Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const CONFIG: &str = "containerimage.config";
 
     fn result(metadata: &[(&str, &str)], keys: &[Option<&str>]) -> ExportInput {
         ExportInput {

@@ -1,18 +1,18 @@
 //! OCI and Docker archives, streamed to the client.
 
 use crate::image::{self, Image, parse_name};
-use crate::stream::{ChunkWriter, stream};
+use crate::stream::{Member, stream};
 use crate::{
     ArchiveFormat, ArchiveOptions, ArchiveSink, ExportContext, ExportError, ExportInput, index_json,
 };
 use jiff::Timestamp;
 use kiln_content::ContentStore;
 use kiln_digest::Digest;
-use kiln_fs::tar::{Entry, EntryKind, TarError, Writer};
+use kiln_fs::tar::{Entry, EntryKind};
 use kiln_oci::{Reference, annotation};
 use kiln_session::{FileRequest, Session};
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::Cursor;
 
 pub(crate) async fn export(
     o: &ArchiveOptions,
@@ -48,7 +48,8 @@ pub(crate) async fn export(
     let files = files(o.format, &image, &names)?;
     let request = FileRequest { exporter: cx.index, multi_platform: false, metadata: response.clone() };
     let content = cx.content.clone();
-    stream("sending tarball", &session, &request, cx, move |out| write(out, files, &content)).await?;
+    let members = files.into_iter().map(move |(path, file)| member(&path, file, &content));
+    stream(("sending tarball", "write the archive"), &session, &request, cx, members).await?;
     Ok(response)
 }
 
@@ -91,30 +92,18 @@ fn files(
     Ok(files)
 }
 
-fn write(
-    out: ChunkWriter,
-    files: BTreeMap<String, Content>,
-    content: &ContentStore,
-) -> Result<(), ExportError> {
-    let failed = |e: TarError| ExportError::Io("write the archive".into(), io::Error::other(e));
-    let mut tar = Writer::new(out);
-    for (path, file) in files {
-        match file {
-            Content::Dir => tar.append_empty(&entry(&path, EntryKind::Dir, 0o755, 0)),
-            Content::Bytes(mode, data) => {
-                tar.append(&entry(&path, EntryKind::File, mode, data.len() as u64), data.as_slice())
-            }
-            Content::Blob(digest, size) => {
-                let mut reader = content.reader(&digest)?;
-                let written = tar.append(&entry(&path, EntryKind::File, 0o444, size), &mut reader);
-                // Meeting the end is what verifies it: a broken blob ends the archive.
-                written.and_then(|()| reader.read(&mut [0]).map(drop).map_err(TarError::from))
-            }
+fn member(path: &str, file: Content, content: &ContentStore) -> Result<Member, ExportError> {
+    Ok(match file {
+        Content::Dir => (entry(path, EntryKind::Dir, 0o755, 0), None),
+        Content::Bytes(mode, data) => {
+            let entry = entry(path, EntryKind::File, mode, data.len() as u64);
+            (entry, Some(Box::new(Cursor::new(data))))
         }
-        .map_err(failed)?;
-    }
-    let mut out = tar.finish().map_err(failed)?;
-    out.flush().map_err(|e| ExportError::Io("write the archive".into(), e))
+        Content::Blob(digest, size) => {
+            let entry = entry(path, EntryKind::File, 0o444, size);
+            (entry, Some(Box::new(content.reader(&digest)?)))
+        }
+    })
 }
 
 fn entry(path: &str, kind: EntryKind, mode: u32, size: u64) -> Entry {

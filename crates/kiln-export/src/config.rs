@@ -5,7 +5,7 @@
 use crate::ExportError;
 use jiff::Timestamp;
 use kiln_digest::Digest;
-use kiln_oci::gojson::RawObject;
+use kiln_go::json::RawObject;
 use kiln_oci::{History, ImageConfig, Platform, RootFs};
 use kiln_snapshot::LayerBlob;
 
@@ -18,7 +18,7 @@ pub(crate) fn empty(platform: &Platform) -> Result<Vec<u8>, ExportError> {
     let mut config = ImageConfig { platform: platform.clone(), ..ImageConfig::default() };
     config.config.working_dir = "/".into();
     config.config.env = vec![PATH.into()];
-    kiln_oci::gojson::to_vec(&config).map_err(ExportError::json)
+    kiln_go::json::to_vec(&config).map_err(ExportError::json)
 }
 
 /// Fills in `rootfs`, `history` and `created`. `base` is the history of the base image: where the image still has it

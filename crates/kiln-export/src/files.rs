@@ -2,17 +2,17 @@
 
 use crate::epoch::nanos;
 use crate::platforms::platforms;
-use crate::stream::{ChunkWriter, stream};
+use crate::stream::{Member, stream};
 use crate::{ExportContext, ExportError, ExportInput, FilesOptions};
 use jiff::Timestamp;
-use kiln_fs::tar::{Entry, EntryKind, Writer};
-use kiln_fs::walk::{self, Step};
+use kiln_fs::tar::{Entry, EntryKind};
+use kiln_fs::walk::{self, Cursor, Step};
 use kiln_fs::{FileTime, Metadata, Root};
-use kiln_session::fsutil::{self, DirTree, JoinedTree, Kind, MergedTree, Stat, TransferError, Tree, Visit};
+use kiln_session::fsutil::{self, DirTree, Entries, JoinedTree, Kind, MergedTree, Stat, Tree};
 use kiln_session::{FileRequest, Session};
 use kiln_snapshot::Mounted;
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,7 +62,7 @@ pub(crate) async fn local(
     let parts = parts(o, input, cx).await?;
     let split = o.platform_split.unwrap_or(input.is_map());
     if !split {
-        check_overlap(&parts)?;
+        check_overlap(&parts).await?;
     }
     let trees = parts.iter().map(|part| tree(part, split)).collect::<Result<Vec<_>, _>>()?;
     if o.delete {
@@ -131,33 +131,30 @@ fn all_at_once(trees: Vec<PlacedTree>) -> Result<Arc<dyn Tree>, ExportError> {
 }
 
 /// Into one directory, no part may overwrite files of another.
-fn check_overlap(parts: &[Part]) -> Result<(), ExportError> {
+async fn check_overlap(parts: &[Part]) -> Result<(), ExportError> {
     if parts.len() < 2 {
         return Ok(());
     }
-    let mut seen: HashMap<PathBuf, &str> = HashMap::new();
-    for part in parts {
-        DirTree::new(Arc::new(root(part)?))
-            .walk(&mut |stat| {
+    let trees = parts.iter().map(|part| Ok((part.id.clone(), DirTree::new(Arc::new(root(part)?)))));
+    let trees = trees.collect::<Result<Vec<_>, ExportError>>()?;
+    let check = move || {
+        let mut seen: HashMap<PathBuf, String> = HashMap::new();
+        for (id, tree) in trees {
+            for stat in tree.entries() {
+                let stat = stat?;
                 let dir = stat.kind() == Some(Kind::Dir);
-                match seen.insert(stat.path().to_path_buf(), &part.id) {
-                    Some(other) if !dir => {
-                        Err(TransferError::Twice(format!("{} from {other}", stat.path().display()).into()))
-                    }
-                    _ => Ok(()),
+                let other = seen.insert(stat.path().to_path_buf(), id.clone());
+                if let Some(other) = other.filter(|_| !dir) {
+                    let path = stat.path().display();
+                    return Err(ExportError::Invalid(format!(
+                        "cannot overwrite {path} from {other} with {id} when split option is disabled"
+                    )));
                 }
-            })
-            .map_err(|e| match e {
-                TransferError::Twice(what) => {
-                    let (what, with) = (what.display(), &part.id);
-                    ExportError::Invalid(format!(
-                        "cannot overwrite {what} with {with} when split option is disabled"
-                    ))
-                }
-                e => e.into(),
-            })?;
-    }
-    Ok(())
+            }
+        }
+        Ok(())
+    };
+    kiln_blocking::run(check).await.map_err(|e| ExportError::Internal(e.to_string()))?
 }
 
 /// Counts the bytes of files that are read.
@@ -167,8 +164,8 @@ struct Counted {
 }
 
 impl Tree for Counted {
-    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), TransferError> {
-        self.tree.walk(visit)
+    fn entries(&self) -> Entries {
+        self.tree.entries()
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
@@ -196,77 +193,107 @@ pub(crate) async fn tar(
     cx: &ExportContext<'_>,
 ) -> Result<BTreeMap<String, String>, ExportError> {
     let session = cx.client().await?;
-    let parts = parts(o, input, cx).await?;
-    let split = input.is_map();
+    let mut parts = parts(o, input, cx).await?;
+    parts.sort_by_key(Part::dir);
+    let members = Members { parts: parts.into_iter(), split: input.is_map(), present: None };
     let request = FileRequest { exporter: cx.index, multi_platform: false, metadata: BTreeMap::new() };
-    stream("sending tarball", &session, &request, cx, move |out| write_tar(out, parts, split)).await?;
+    stream(("sending tarball", STEP), &session, &request, cx, members).await?;
     Ok(BTreeMap::new())
 }
 
-fn write_tar(out: ChunkWriter, mut parts: Vec<Part>, split: bool) -> Result<(), ExportError> {
-    let failed = |e: Failure| ExportError::Io("write the tar".into(), io::Error::other(e.0));
-    let mut tar = Writer::new(out);
-    parts.sort_by_key(Part::dir);
-    for part in &parts {
-        let dir = if split { part.dir() } else { String::new() };
-        let time = part.time.map(|t| FileTime::from_nanos(nanos(t)));
-        if split {
-            let mut entry = Entry::new(format!("{dir}/"), EntryKind::Dir);
-            entry.mode = 0o755;
-            entry.mtime = time.unwrap_or(entry.mtime);
-            tar.append_empty(&entry).map_err(|e| failed(e.into()))?;
+const STEP: &str = "write the tar";
+
+/// The entries of a tar, part after part.
+struct Members {
+    parts: std::vec::IntoIter<Part>,
+    split: bool,
+    present: Option<PartWalk>,
+}
+
+impl Iterator for Members {
+    type Item = Result<Member, ExportError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(part) = &mut self.present {
+                let failed =
+                    |e: kiln_fs::Error| ExportError::Io(STEP.into(), io::Error::other(e.to_string()));
+                match part.next().map_err(failed).transpose() {
+                    None => self.present = None,
+                    member => return member,
+                }
+            }
+            let part = self.parts.next()?;
+            let dir = if self.split { part.dir() } else { String::new() };
+            let time = part.time.map(|t| FileTime::from_nanos(nanos(t)));
+            match Cursor::new(part.mounted.root(), ".") {
+                Ok(cursor) => self.present = Some(PartWalk::new(cursor, &dir, time, part)),
+                Err(e) => return Some(Err(ExportError::Io(STEP.into(), io::Error::other(e.to_string())))),
+            }
+            if self.split {
+                let mut entry = Entry::new(format!("{dir}/"), EntryKind::Dir);
+                entry.mode = 0o755;
+                entry.mtime = time.unwrap_or(entry.mtime);
+                return Some(Ok((entry, None)));
+            }
         }
-        write_part(&mut tar, part.mounted.root(), Path::new(&dir), time).map_err(failed)?;
-    }
-    let mut out = tar.finish().map_err(|e| failed(e.into()))?;
-    out.flush().map_err(|e| ExportError::Io("write the tar".into(), e))
-}
-
-/// Any error while writing, as text.
-struct Failure(String);
-
-impl From<kiln_fs::tar::TarError> for Failure {
-    fn from(e: kiln_fs::tar::TarError) -> Self {
-        Self(e.to_string())
     }
 }
 
-impl From<kiln_fs::Error> for Failure {
-    fn from(e: kiln_fs::Error) -> Self {
-        Self(e.to_string())
+/// A walk through a part. What is open goes before what it is of.
+struct PartWalk {
+    cursor: Cursor,
+    dir: PathBuf,
+    time: Option<FileTime>,
+    /// First path of each inode that has several names.
+    links: HashMap<u64, PathBuf>,
+    _part: Part,
+}
+
+impl PartWalk {
+    fn new(cursor: Cursor, dir: &str, time: Option<FileTime>, part: Part) -> Self {
+        Self { cursor, dir: dir.into(), time, links: HashMap::new(), _part: part }
+    }
+
+    fn next(&mut self) -> kiln_fs::Result<Option<Member>> {
+        while let Some(entry) = self.cursor.entry() {
+            let member = member(&entry, &self.dir, self.time, &mut self.links)?;
+            self.cursor.advance(Step::Continue)?;
+            if member.is_some() {
+                return Ok(member);
+            }
+        }
+        Ok(None)
     }
 }
 
-fn write_part(
-    tar: &mut Writer<ChunkWriter>,
-    root: &Root,
+/// `None` for sockets, which have no form in a tar.
+fn member(
+    entry: &walk::Entry<'_>,
     dir: &Path,
     time: Option<FileTime>,
-) -> Result<(), Failure> {
-    // First path of each inode that has several names.
-    let mut links: HashMap<u64, PathBuf> = HashMap::new();
-    walk::walk(root, ".", |entry| -> Result<Step, Failure> {
-        let meta: Metadata = *entry.metadata()?;
-        let path = dir.join(entry.path());
-        // Sockets have no form in a tar.
-        let Some(mut out) = Entry::from_metadata(&path, &meta) else { return Ok(Step::Continue) };
-        out.mtime = time.unwrap_or(out.mtime);
-        out.xattrs = entry.xattrs()?;
-        if meta.is_symlink() {
-            out.link = entry.read_link()?;
+    links: &mut HashMap<u64, PathBuf>,
+) -> kiln_fs::Result<Option<Member>> {
+    let meta: Metadata = *entry.metadata()?;
+    let path = dir.join(entry.path());
+    let Some(mut out) = Entry::from_metadata(&path, &meta) else { return Ok(None) };
+    out.mtime = time.unwrap_or(out.mtime);
+    out.xattrs = entry.xattrs()?;
+    if meta.is_symlink() {
+        out.link = entry.read_link()?;
+    }
+    if meta.is_file() && meta.nlink > 1 {
+        let first = links.entry(meta.ino).or_insert_with(|| path.clone());
+        if *first != path {
+            out.kind = EntryKind::HardLink;
+            out.size = 0;
+            out.link.clone_from(first);
+            return Ok(Some((out, None)));
         }
-        let several = meta.is_file() && meta.nlink > 1;
-        let first = several.then(|| links.entry(meta.ino).or_insert_with(|| path.clone()).clone());
-        match first {
-            Some(first) if first != path => {
-                out.kind = EntryKind::HardLink;
-                out.size = 0;
-                out.link = first;
-                tar.append_empty(&out)?;
-            }
-            _ if meta.is_file() => tar.append(&out, entry.open()?)?,
-            _ => tar.append_empty(&out)?,
-        }
-        Ok(Step::Continue)
-    })
+    }
+    let content: Option<Box<dyn Read + Send>> = match meta.is_file() {
+        true => Some(Box::new(entry.open()?)),
+        false => None,
+    };
+    Ok(Some((out, content)))
 }

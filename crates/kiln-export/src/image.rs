@@ -192,7 +192,7 @@ fn layer_descriptor(o: &ImageOptions, layer: &Descriptor) -> Descriptor {
 /// The keys of the response that every image exporter gives.
 pub(crate) fn response(image: &Image, names: &[String]) -> Result<BTreeMap<String, String>, ExportError> {
     use base64::Engine as _;
-    let json = kiln_oci::gojson::to_vec(&image.root).map_err(ExportError::json)?;
+    let json = kiln_go::json::to_vec(&image.root).map_err(ExportError::json)?;
     let mut out = BTreeMap::from([
         ("containerimage.digest".to_string(), image.root.digest.to_string()),
         ("containerimage.descriptor".to_string(), base64::engine::general_purpose::STANDARD.encode(json)),

@@ -2,7 +2,8 @@
 
 use crate::ExportError;
 use crate::image::{Image, ImageManifest};
-use kiln_oci::{Descriptor, Index, Reference, annotation, gojson, media_type};
+use kiln_go::json;
+use kiln_oci::{Descriptor, Index, Reference, annotation, media_type};
 use serde::Serialize;
 
 /// The descriptors of `index.json`: one per name, or one without a name.
@@ -26,7 +27,7 @@ fn ref_name(name: &Reference) -> String {
 
 /// `index.json`
 pub(crate) fn index(root: &Descriptor, names: &[Reference]) -> Result<Vec<u8>, ExportError> {
-    gojson::to_vec(&Index::new(media_type::OCI_INDEX, descriptors(root, names))).map_err(ExportError::json)
+    json::to_vec(&Index::new(media_type::OCI_INDEX, descriptors(root, names))).map_err(ExportError::json)
 }
 
 #[derive(Serialize)]
@@ -45,7 +46,7 @@ pub(crate) fn docker(image: &Image, names: &[Reference]) -> Result<Vec<u8>, Expo
         layers: manifest.layers.iter().map(blob_path).collect(),
     };
     let all: Vec<_> = image.manifests.iter().take(1).map(entry).collect();
-    gojson::to_vec(&all).map_err(ExportError::json)
+    json::to_vec(&all).map_err(ExportError::json)
 }
 
 /// Where a blob is in a layout.

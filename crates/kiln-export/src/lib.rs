@@ -28,6 +28,7 @@ pub use input::{ExportContext, ExportInput, Progress};
 pub use options::{
     ArchiveFormat, ArchiveOptions, ArchiveSink, Exporter, FilesOptions, ImageOptions, OptionError,
 };
+pub use platforms::result_platforms;
 pub use records::ImageRecords;
 
 use std::collections::BTreeMap;

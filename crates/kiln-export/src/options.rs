@@ -173,14 +173,10 @@ impl Exporter {
     }
 }
 
-/// Go's `strconv.ParseBool`.
+/// A boolean; no text at all is what `empty` says.
 fn bool_value(key: &str, value: &str, empty: Option<bool>) -> Result<bool, OptionError> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        "" => empty.ok_or_else(|| OptionError::NotBool(key.to_string())),
-        _ => Err(OptionError::NotBool(key.to_string())),
-    }
+    let value = if value.is_empty() { empty } else { kiln_go::parse_bool(value) };
+    value.ok_or_else(|| OptionError::NotBool(key.to_string()))
 }
 
 fn number(key: &str, value: &str, expected: &'static str) -> Result<i64, OptionError> {

@@ -3,6 +3,7 @@
 use crate::{ExportError, ExportInput};
 use kiln_oci::{ImageConfig, Platform};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// JSON of the frontend: all platforms of the result, in order.
 const KEY: &str = "refs.platforms";
@@ -21,20 +22,32 @@ struct Entry {
     platform: Platform,
 }
 
+/// The platforms that a result says it has, with their ids, in order. One that says nothing is for the platform in its
+/// image config, or for this machine's.
+///
+/// # Errors
+/// The list is empty or wrong, or the config has only half a platform.
+pub fn result_platforms(
+    metadata: &BTreeMap<String, Vec<u8>>,
+) -> Result<Vec<(String, Platform)>, ExportError> {
+    match metadata.get(KEY) {
+        Some(json) => listed(json),
+        None => Ok(vec![from_config(metadata)?]),
+    }
+}
+
 /// The platform of each part of the result, with its id.
 pub(crate) fn platforms(input: &ExportInput) -> Result<Vec<(String, Platform)>, ExportError> {
-    let listed = input.metadata.get(KEY).map(|json| listed(json)).transpose()?;
+    if input.is_map() && !input.metadata.contains_key(KEY) {
+        return Err(invalid("unable to export multiple refs, missing platforms mapping".into()));
+    }
+    let all = result_platforms(&input.metadata)?;
     if !input.is_map() {
-        return match listed {
-            Some(all) if all.len() > 1 => {
-                Err(invalid("cannot export multiple platforms without multi-platform enabled".into()))
-            }
-            Some(all) => Ok(all),
-            None => Ok(vec![from_config(input)?]),
+        return match all.len() {
+            1 => Ok(all),
+            _ => Err(invalid("cannot export multiple platforms without multi-platform enabled".into())),
         };
     }
-    let all =
-        listed.ok_or_else(|| invalid("unable to export multiple refs, missing platforms mapping".into()))?;
     let find = |id: &String| all.iter().find(|(known, _)| known == id).cloned();
     input
         .refs
@@ -59,8 +72,12 @@ pub(crate) fn in_order(input: &ExportInput) -> ExportInput {
 }
 
 fn listed(json: &[u8]) -> Result<Vec<(String, Platform)>, ExportError> {
-    let listed: Option<Listed> =
-        serde_json::from_slice(json).map_err(|e| invalid(format!("failed to parse platforms: {e}")))?;
+    // Go reads `null` as nothing, and nothing at all as well.
+    let listed: Option<Listed> = match json {
+        [] => None,
+        json => serde_json::from_slice(json)
+            .map_err(|e| invalid(format!("failed to parse platforms passed to exporter: {e}")))?,
+    };
     let listed = listed.unwrap_or_default();
     if listed.platforms.is_empty() {
         return Err(invalid("invalid empty platforms index for exporter".into()));
@@ -77,8 +94,8 @@ fn listed(json: &[u8]) -> Result<Vec<(String, Platform)>, ExportError> {
     listed.platforms.into_iter().map(entry).collect()
 }
 
-fn from_config(input: &ExportInput) -> Result<(String, Platform), ExportError> {
-    let platform = match input.metadata.get("containerimage.config") {
+fn from_config(metadata: &BTreeMap<String, Vec<u8>>) -> Result<(String, Platform), ExportError> {
+    let platform = match metadata.get("containerimage.config") {
         None => Platform::host(),
         Some(json) if json.trim_ascii() == b"null" => {
             return Err(invalid("invalid null image config for export".into()));
@@ -159,6 +176,7 @@ mod tests {
     fn nothing_at_all_is_no_list() {
         let of = |key: &str, json: &str| ids(&input(&[None], &[(key, json)])).unwrap_err();
         assert_eq!(of(KEY, "null"), "invalid empty platforms index for exporter");
+        assert_eq!(of(KEY, ""), "invalid empty platforms index for exporter");
         assert_eq!(of(KEY, r#"{"Platforms":null}"#), "invalid empty platforms index for exporter");
         assert_eq!(of(KEY, r#"{"Platforms":[{"Platform":{}}]}"#), "invalid empty platform key for exporter");
         assert!(of(KEY, r#"{"Platforms":[{"ID":"x","Platform":{}}]}"#).starts_with("invalid platform value"));

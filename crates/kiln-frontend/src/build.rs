@@ -117,7 +117,7 @@ async fn build_platforms(
         let platform = platform::extend_windows(p, &converted.image.platform);
         platforms.push(ExportPlatform { id, platform });
     }
-    let platforms = kiln_oci::gojson::to_vec(&Platforms { platforms }).map_err(internal)?;
+    let platforms = kiln_go::json::to_vec(&Platforms { platforms }).map_err(internal)?;
     result.metadata.insert("refs.platforms".to_string(), platforms);
     Ok(result)
 }

@@ -5,11 +5,12 @@ use crate::git_ref::{GitRef, Parsed};
 use crate::host::{Host, RefId, ResolveOpt, Resolved, ResolvedImage, SolveOpt};
 use crate::opts::{ContextOptions, Options};
 use kiln_digest::Digest;
+use kiln_go::path as gopath;
 use kiln_llb::builder::{
     ActionSpec, Constraints, CopySpec, GitSpec, GraphBuilder, HttpSpec, LocalSpec, MarshalOptions, Output,
 };
 use kiln_llb::errdefs::{BuildError, Code};
-use kiln_llb::{CopyAction, Definition, SourceInfo, gopath};
+use kiln_llb::{CopyAction, Definition, SourceInfo};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use tokio::sync::OnceCell;

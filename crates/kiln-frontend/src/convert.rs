@@ -10,14 +10,15 @@ use crate::image_config;
 use crate::lint::{self, Linter, Rule};
 use crate::named_context::PendingLocal;
 use crate::outline::{Declared, Outline};
-use crate::platform::{self, Platforms};
+use crate::platform::Platforms;
 use crate::stages::{StageId, Stages};
 use crate::state::EnvOf;
 use kiln_dockerfile::shell::Lex;
-use kiln_dockerfile::{Dockerfile, Kind, nearest, quote};
+use kiln_dockerfile::{Dockerfile, Kind, nearest};
 use kiln_fs::patterns::Matcher;
+use kiln_go::{path as gopath, quote};
 use kiln_llb::builder::{Constraints, EnvList, GraphBuilder, MarshalOptions, Output};
-use kiln_llb::{Definition, ProxyEnv, gopath};
+use kiln_llb::{Definition, ProxyEnv};
 use kiln_oci::{ImageConfig, Platform, Reference};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -261,8 +262,7 @@ impl<'a> Converter<'a> {
             set_platform(&mut image.platform, &self.platforms.target);
         }
         image.platform = image.platform.normalize();
-        let options =
-            MarshalOptions { platform: platform::to_llb(&self.platforms.target), ..Default::default() };
+        let options = MarshalOptions { platform: self.platforms.target.clone(), ..Default::default() };
         let output = self.stages.list[target].state.output;
         let definition = self.graph.marshal(output, &options)?;
         Ok(Converted { definition, image, base_image, epoch: self.epoch })

@@ -156,7 +156,7 @@ impl Converter<'_> {
 
 /// A path that an instruction uses, for the list of used paths.
 fn used_path(path: &str) -> String {
-    kiln_llb::gopath::join(&["/", path])
+    kiln_go::path::join(&["/", path])
 }
 
 fn wrong(message: impl Into<String>) -> Fail {

@@ -1,8 +1,7 @@
 //! Git references as users write them (spec dockerfile.md section 9).
 
-use kiln_dockerfile::quote;
+use kiln_go::{path as gopath, quote};
 use kiln_llb::builder::GitSpec;
-use kiln_llb::gopath;
 use std::collections::BTreeMap;
 
 /// A git repository and what of it is wanted.
@@ -84,7 +83,7 @@ impl GitRef {
             }
             let flag = || match value {
                 "" => Ok(true),
-                v => crate::gofmt::parse_bool(v).ok_or_else(|| format!("invalid {key} value: {}", quote(v))),
+                v => kiln_go::parse_bool(v).ok_or_else(|| format!("invalid {key} value: {}", quote(v))),
             };
             match key.as_str() {
                 "ref" => set(&mut self.reference, value, "ref")?,

@@ -1,6 +1,6 @@
 //! Texts as Go's fmt prints them; they end up in image histories.
 
-use kiln_dockerfile::quote;
+use kiln_go::quote;
 
 /// `%q` of a list: `["a" "b"]`.
 pub(crate) fn quoted_list(words: &[String]) -> String {
@@ -10,9 +10,4 @@ pub(crate) fn quoted_list(words: &[String]) -> String {
 /// `%v` of a list: `[a b]`.
 pub(crate) fn plain_list(words: &[String]) -> String {
     format!("[{}]", words.join(" "))
-}
-
-/// `strconv.ParseBool`.
-pub(crate) fn parse_bool(text: &str) -> Option<bool> {
-    kiln_dockerfile::csv::parse_bool(text)
 }

@@ -3,9 +3,8 @@
 use crate::build::FrontendResult;
 use async_trait::async_trait;
 use kiln_digest::Digest;
-use kiln_llb::builder::ResolveMode;
 use kiln_llb::errdefs::{BuildError, Code};
-use kiln_llb::{Definition, Range, SourceInfo, SourceOp};
+use kiln_llb::{Definition, Range, ResolveMode, SourceInfo, SourceOp};
 use kiln_oci::Platform;
 use std::collections::BTreeMap;
 
@@ -128,13 +127,13 @@ pub trait Host: Send + Sync {
     /// The session of the client.
     fn session_id(&self) -> &str;
 
-    /// Lets another frontend, the image `source`, build in place of this one.
+    /// Lets another frontend, the image that the option `source` names, build in place of this one.
     async fn forward(
         &self,
-        source: &str,
-        _opts: BTreeMap<String, String>,
+        opts: BTreeMap<String, String>,
         _inputs: BTreeMap<String, Definition>,
     ) -> Result<FrontendResult, BuildError> {
+        let source = opts.get("source").map_or("", String::as_str);
         let message = format!("frontend image {source} cannot be run here, only docker/dockerfile is known");
         Err(BuildError::new(Code::Unimplemented, message))
     }

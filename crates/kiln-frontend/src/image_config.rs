@@ -31,7 +31,7 @@ pub(crate) fn to_vec(image: &ImageConfig) -> Result<Vec<u8>, serde_json::Error> 
     if let Some(config) = value.shift_remove("config") {
         value.insert("config".to_string(), config);
     }
-    kiln_oci::gojson::to_vec(&value)
+    kiln_go::json::to_vec(&value)
 }
 
 /// Adds an entry to the history. Credentials in addresses are masked, but where the config has the text in plain anyway.

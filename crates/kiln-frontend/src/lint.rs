@@ -9,8 +9,8 @@ pub(crate) use checks::{
 pub(crate) use rules::Rule;
 
 use crate::fail::{Fail, Result};
-use crate::gofmt::parse_bool;
-use kiln_dockerfile::{Range, quote};
+use kiln_dockerfile::Range;
+use kiln_go::{parse_bool, quote};
 use std::collections::BTreeSet;
 
 /// A set of rules, or all of them.

@@ -8,9 +8,8 @@ use crate::image_config;
 use crate::platform;
 use crate::state::State;
 use base64::Engine as _;
-use kiln_llb::builder::{
-    Constraints, GitSpec, GraphBuilder, HttpSpec, LocalSpec, OciLayoutSpec, Output, ResolveMode,
-};
+use kiln_llb::ResolveMode;
+use kiln_llb::builder::{Constraints, GitSpec, GraphBuilder, HttpSpec, LocalSpec, OciLayoutSpec, Output};
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_oci::{ImageConfig, Platform, Reference};
 use std::collections::BTreeMap;
@@ -267,10 +266,7 @@ impl Loaded {
         &self,
         graph: &mut GraphBuilder,
     ) -> Result<(State, Option<ImageConfig>, Option<PendingLocal>), BuildError> {
-        let on = |p: &Option<Platform>| Constraints {
-            platform: p.as_ref().map(platform::to_llb),
-            ..Default::default()
-        };
+        let on = |p: &Option<Platform>| Constraints { platform: p.clone(), ..Default::default() };
         Ok(match self {
             Loaded::Scratch => (State::default(), None, None),
             Loaded::Git { spec, title } => {

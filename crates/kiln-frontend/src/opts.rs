@@ -2,14 +2,13 @@
 
 mod limits;
 
-use crate::gofmt::parse_bool;
 use crate::host::CacheImport;
 use crate::lint;
 use crate::syntax::is_labs;
-use kiln_dockerfile::{csv, nearest, quote};
-use kiln_llb::builder::ResolveMode;
+use kiln_dockerfile::nearest;
+use kiln_go::{csv, parse_bool, quote};
 use kiln_llb::errdefs::{BuildError, Code};
-use kiln_llb::{HostIp, LinuxResources, NetMode, Ulimit};
+use kiln_llb::{HostIp, LinuxResources, NetMode, ResolveMode, Ulimit};
 use kiln_oci::Platform;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -286,12 +285,7 @@ fn parse_no_cache(value: Option<&String>) -> NoCache {
 }
 
 fn parse_resolve_mode(v: &str) -> Result<ResolveMode, BuildError> {
-    Ok(match v {
-        "" | "default" => ResolveMode::Default,
-        "pull" => ResolveMode::ForcePull,
-        "local" => ResolveMode::PreferLocal,
-        _ => return Err(invalid(format!("invalid image-resolve-mode: {v}"))),
-    })
+    ResolveMode::parse(v).ok_or_else(|| invalid(format!("invalid image-resolve-mode: {v}")))
 }
 
 fn parse_network(v: &str) -> Result<NetMode, BuildError> {

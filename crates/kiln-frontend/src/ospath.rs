@@ -2,8 +2,7 @@
 //!
 //! What comes out has forward slashes and no drive. Everything but Windows takes paths as they are.
 
-use kiln_dockerfile::quote;
-use kiln_llb::gopath;
+use kiln_go::{path as gopath, quote};
 
 const WINDOWS: &str = "windows";
 

@@ -28,17 +28,6 @@ pub(crate) fn build_platforms(host: &dyn Host) -> Vec<Platform> {
     vec![host.build_platforms().first().cloned().unwrap_or_else(|| Platform::host().normalize())]
 }
 
-/// For the graph.
-pub(crate) fn to_llb(p: &Platform) -> kiln_llb::Platform {
-    kiln_llb::Platform {
-        architecture: p.architecture.clone(),
-        os: p.os.clone(),
-        variant: p.variant.clone(),
-        os_version: p.os_version.clone(),
-        os_features: p.os_features.clone(),
-    }
-}
-
 /// The platform to go on with when none was asked for: that of the image, where this machine runs it.
 pub(crate) fn auto_detect(image: &Platform, target: &Platform, supported: &[Platform]) -> Platform {
     let same = |p: &&Platform| p.os == image.os && p.architecture == image.architecture;

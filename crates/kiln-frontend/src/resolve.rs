@@ -202,7 +202,7 @@ impl Converter<'_> {
         let title = names::prefix(stage, &format!("FROM {reference}"), Some(&platform), &EnvList::default());
         let (code, at) = (stage.code.clone(), stage.at);
         let mut constraints = self.command_constraints(&code, at).named(title);
-        constraints.platform = Some(platform::to_llb(&platform));
+        constraints.platform = Some(platform.clone());
         let out = self.graph.image(&reference, self.cx.options.resolve_mode, constraints);
         self.stages.list[id].state = State { platform: Some(platform.clone()), ..State::new(Some(out)) };
         if platform.os != actual.os || platform.architecture != actual.architecture {

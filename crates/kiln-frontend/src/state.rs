@@ -40,7 +40,7 @@ impl State {
     /// Sets the working directory; a relative one is below the present one.
     pub(crate) fn set_dir(&mut self, dir: &str) {
         self.dir =
-            if dir.starts_with('/') { dir.to_string() } else { kiln_llb::gopath::join(&[&self.dir, dir]) };
+            if dir.starts_with('/') { dir.to_string() } else { kiln_go::path::join(&[&self.dir, dir]) };
     }
 }
 

@@ -38,8 +38,8 @@ pub(crate) async fn handle(cx: &Context<'_>, id: &str) -> Result<FrontendResult,
 }
 
 fn answer(result: &Value, text: String) -> Result<BTreeMap<String, Vec<u8>>, BuildError> {
-    let json = kiln_oci::gojson::to_vec_indent(result)
-        .map_err(|e| BuildError::new(Code::Internal, e.to_string()))?;
+    let json =
+        kiln_go::json::to_vec_indent(result).map_err(|e| BuildError::new(Code::Internal, e.to_string()))?;
     let entries = [("result.json", json), ("result.txt", text.into_bytes()), ("version", b"1.0.0".to_vec())];
     Ok(entries.map(|(k, v)| (k.to_string(), v)).into())
 }

@@ -42,7 +42,7 @@ impl Syntax {
         let mut opts = opts.clone();
         opts.insert("cmdline".to_string(), self.cmdline.clone());
         opts.insert("source".to_string(), self.image.clone());
-        let result = cx.host.forward(&self.image, opts, cx.inputs.clone()).await;
+        let result = cx.host.forward(opts, cx.inputs.clone()).await;
         result.map_err(|error| match self.at {
             // It has said where.
             _ if error.sources().next().is_some() => error,

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use self::mode::{BadMode, ModeChange};
 use self::tree::Tree;
-pub use self::wildcard::{has_wildcards, resolve_wildcards};
+pub use self::wildcard::resolve_wildcards;
 use crate::error::Error;
 use crate::meta::FileTime;
 use crate::paths;

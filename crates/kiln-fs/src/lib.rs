@@ -12,6 +12,8 @@ pub mod paths;
 pub mod patterns;
 mod root;
 pub mod tar;
+#[cfg(test)]
+mod testing;
 pub mod unpack;
 pub mod users;
 pub mod walk;

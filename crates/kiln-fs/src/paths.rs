@@ -7,41 +7,13 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use kiln_go::path::clean_bytes;
+
 /// The shortest equivalent of `path`, as `filepath.Clean`: `.` elements and double slashes go, `..` takes the element
 /// before it along, a rooted path has no leading `..`, the empty path is `.`.
 pub fn clean(path: impl AsRef<Path>) -> PathBuf {
     let bytes = path.as_ref().as_os_str().as_bytes();
     PathBuf::from(OsString::from_vec(clean_bytes(bytes)))
-}
-
-/// [`clean`] for text.
-pub fn clean_str(path: &str) -> String {
-    // Cleaning cuts only at slashes, so valid text stays valid.
-    String::from_utf8_lossy(&clean_bytes(path.as_bytes())).into_owned()
-}
-
-fn clean_bytes(path: &[u8]) -> Vec<u8> {
-    let rooted = path.first() == Some(&b'/');
-    let mut kept: Vec<&[u8]> = Vec::new();
-    for part in path.split(|&b| b == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => match kept.last() {
-                Some(&last) if last != b".." => {
-                    kept.pop();
-                }
-                _ if rooted => {}
-                _ => kept.push(part),
-            },
-            _ => kept.push(part),
-        }
-    }
-    let joined = kept.join(&b'/');
-    match (rooted, joined.is_empty()) {
-        (true, _) => [b"/".as_slice(), &joined].concat(),
-        (false, true) => b".".to_vec(),
-        (false, false) => joined,
-    }
 }
 
 /// `path` as an absolute, clean path: `filepath.Join("/", path)`.
@@ -107,7 +79,6 @@ mod tests {
             ("!./a", "!./a"),
         ] {
             assert_eq!(clean(from), PathBuf::from(to), "{from}");
-            assert_eq!(clean_str(from), to, "{from}");
         }
         assert_eq!(absolute("../x/"), PathBuf::from("/x"));
         assert_eq!(absolute(""), PathBuf::from("/"));

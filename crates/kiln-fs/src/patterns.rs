@@ -15,7 +15,6 @@ use std::path::Path;
 pub use self::glob::go_match;
 pub use self::ignorefile::read_ignore_file;
 use self::program::Program;
-use crate::paths;
 
 /// A pattern or a list of patterns that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +57,7 @@ impl Pattern {
         if text.is_empty() {
             return Ok(None);
         }
-        let text = paths::clean_str(text);
+        let text = kiln_go::path::clean(text);
         let (exclusion, text) = match text.strip_prefix('!') {
             Some("") => return Err(PatternError::LoneExclusion),
             Some(rest) => (true, rest.to_string()),

@@ -113,6 +113,88 @@ impl Level {
     }
 }
 
+/// A walk that is gone on with when its user likes; nothing is held but the directories on the way.
+pub struct Cursor {
+    levels: Vec<Level>,
+    path: Vec<u8>,
+    /// Of the present entry.
+    kind: FileKind,
+}
+
+impl std::fmt::Debug for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cursor").field("entry", &self.entry()).finish_non_exhaustive()
+    }
+}
+
+impl Cursor {
+    /// At the first entry below `start`, a directory; links in it are followed inside the root.
+    pub fn new(root: &Root, start: impl AsRef<Path>) -> Result<Cursor> {
+        let start = start.as_ref();
+        let top = root.open_dir(start)?;
+        let first = Level::open(top.as_fd(), OsStr::new("."), 0)
+            .map_err(|e| Error::sys("read directory", start, e))?;
+        let mut cursor = Cursor { levels: vec![first], path: Vec::new(), kind: FileKind::Dir };
+        cursor.settle()?;
+        Ok(cursor)
+    }
+
+    /// The present entry; `None` at the end.
+    pub fn entry(&self) -> Option<Entry<'_>> {
+        let level = self.levels.last()?;
+        let (name, _) = level.list.get(level.next.checked_sub(1)?)?;
+        let path = Path::new(OsStr::from_bytes(&self.path));
+        let hint = Some(self.kind);
+        Some(Entry { path, name, dir: level.fd.as_fd(), hint, metadata: OnceCell::new() })
+    }
+
+    /// Goes to the next entry: the first one in the present one if that is a directory and `step` does not skip it.
+    /// What vanishes in between is skipped.
+    pub fn advance(&mut self, step: Step) -> Result<()> {
+        match step {
+            Step::Stop => self.levels.clear(),
+            Step::Continue if self.kind == FileKind::Dir => self.descend()?,
+            Step::Continue | Step::SkipDir => {}
+        }
+        self.settle()
+    }
+
+    fn descend(&mut self) -> Result<()> {
+        let Some(Entry { dir, name, .. }) = self.entry() else { return Ok(()) };
+        match Level::open(dir, name, self.path.len()) {
+            Ok(below) => self.levels.push(below),
+            // Gone, or no directory any more.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(e) => return Err(Error::sys("read directory", OsString::from_vec(self.path.clone()), e)),
+        }
+        Ok(())
+    }
+
+    /// Moves on to the next name that is still there.
+    fn settle(&mut self) -> Result<()> {
+        while let Some(level) = self.levels.last_mut() {
+            let Some((name, hint)) = level.list.get(level.next) else {
+                self.levels.pop();
+                continue;
+            };
+            level.next += 1;
+            self.path.truncate(level.len);
+            if !self.path.is_empty() {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(name.as_bytes());
+            let path = Path::new(OsStr::from_bytes(&self.path));
+            let entry = Entry { path, name, dir: level.fd.as_fd(), hint, metadata: OnceCell::new() };
+            match entry.kind() {
+                Err(e) if e.is_not_found() => continue,
+                kind => self.kind = kind?,
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+}
+
 /// Visits everything below `start` (a directory; links in it are followed inside the root), without `start` itself.
 ///
 /// What vanishes while the walk looks at it is skipped. An error of the visitor ends the walk; an [`Error`] it passes
@@ -122,40 +204,10 @@ pub fn walk<E: From<Error>>(
     start: impl AsRef<Path>,
     mut visit: impl FnMut(&Entry<'_>) -> Result<Step, E>,
 ) -> Result<(), E> {
-    let start = start.as_ref();
-    let top = root.open_dir(start)?;
-    let first =
-        Level::open(top.as_fd(), OsStr::new("."), 0).map_err(|e| Error::sys("read directory", start, e))?;
-    let mut levels = vec![first];
-    let mut path = Vec::new();
-    while let Some(level) = levels.last_mut() {
-        let Some((name, hint)) = level.list.get(level.next) else {
-            levels.pop();
-            continue;
-        };
-        level.next += 1;
-        path.truncate(level.len);
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name.as_bytes());
-        let full = Path::new(OsStr::from_bytes(&path));
-        let entry = Entry { path: full, name, dir: level.fd.as_fd(), hint, metadata: OnceCell::new() };
-        let kind = match entry.kind() {
-            Err(e) if e.is_not_found() => continue,
-            kind => kind?,
-        };
-        match visit(&entry)? {
-            Step::Stop => return Ok(()),
-            Step::Continue if kind == FileKind::Dir => {}
-            Step::Continue | Step::SkipDir => continue,
-        }
-        match Level::open(level.fd.as_fd(), name, path.len()) {
-            Ok(below) => levels.push(below),
-            // Gone, or no directory any more.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-            Err(e) => return Err(Error::sys("read directory", OsString::from_vec(path), e).into()),
-        }
+    let mut cursor = Cursor::new(root, start)?;
+    while let Some(entry) = cursor.entry() {
+        let step = visit(&entry)?;
+        cursor.advance(step)?;
     }
     Ok(())
 }

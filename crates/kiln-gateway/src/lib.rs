@@ -6,6 +6,7 @@
 mod caps;
 mod exec;
 mod health;
+mod newer;
 mod policy;
 mod result;
 mod service;
@@ -15,6 +16,7 @@ mod watched;
 mod wire;
 
 pub use health::HealthService;
+pub use newer::BridgeServer;
 pub use service::BridgeService;
 pub use stdio::StdioGateway;
 pub use watched::Watched;

@@ -4,7 +4,6 @@ use crate::source;
 use kiln_engine::{PolicyAnswer, PolicyCheck};
 use kiln_llb::SourceOp;
 use kiln_llb::errdefs::BuildError;
-use kiln_oci::Platform;
 use kiln_proto::policysession::{Answer, CheckPolicyRequest, DecisionResponse};
 use kiln_proto::sourcepolicy::PolicyAction;
 use kiln_proto::{gateway, pb};
@@ -20,7 +19,7 @@ pub(crate) async fn check(session: Session, check: PolicyCheck) -> Result<Policy
         Some(meta) => source::meta_response(source, meta),
         None => gateway::ResolveSourceMetaResponse { source: Some(source), ..Default::default() },
     };
-    let platform = check.platform.map(wire_platform);
+    let platform = check.platform.map(kiln_llb::platform::to_pb);
     let request = CheckPolicyRequest { platform, source: Some(source), ..Default::default() };
     let answer = session.check_policy(&request).await.map_err(|e| BuildError::msg(e.to_string()))?;
     match answer.result {
@@ -48,16 +47,6 @@ fn decided(decision: DecisionResponse) -> Result<PolicyAnswer, BuildError> {
             None => wrong("convert action requires updated source".to_string()),
         },
         Err(_) => wrong(format!("unknown action {} in policy response", decision.action)),
-    }
-}
-
-fn wire_platform(p: Platform) -> pb::Platform {
-    pb::Platform {
-        architecture: p.architecture,
-        os: p.os,
-        variant: p.variant,
-        os_version: p.os_version,
-        os_features: p.os_features,
     }
 }
 

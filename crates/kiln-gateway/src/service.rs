@@ -1,5 +1,6 @@
 //! `moby.buildkit.v1.frontend.LLBBridge` (spec wire.md section 3).
 
+use crate::newer::BridgeServer;
 use crate::result::{self, Allowed};
 use crate::source::{self, clipped};
 use crate::wire::{self, BUILD_ID, error_status, invalid};
@@ -7,8 +8,9 @@ use crate::{caps, exec};
 use kiln_engine::{Bridge, BridgeInput, CacheImport, Engine, FileRange, FrontendRequest};
 use kiln_llb::Definition;
 use kiln_progress::{LineRange, SourceFile, Warning};
-use kiln_proto::gateway::llb_bridge_server::{LlbBridge, LlbBridgeServer};
-use kiln_proto::{MAX_MESSAGE_SIZE, gateway, pb};
+use kiln_proto::extra::{DefinitionExtra, GatewaySolveRequestExtra};
+use kiln_proto::gateway::llb_bridge_server::LlbBridge;
+use kiln_proto::{gateway, pb};
 use std::collections::{BTreeMap, HashMap};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
@@ -39,10 +41,8 @@ impl BridgeService {
     }
 
     /// For a router, with the size limits of the protocol.
-    pub fn into_server(self) -> LlbBridgeServer<Self> {
-        LlbBridgeServer::new(self)
-            .max_decoding_message_size(MAX_MESSAGE_SIZE)
-            .max_encoding_message_size(MAX_MESSAGE_SIZE)
+    pub fn into_server(self) -> BridgeServer {
+        BridgeServer::new(self)
     }
 
     async fn bridge(&self, metadata: &MetadataMap) -> Result<Bridge, Status> {
@@ -61,6 +61,30 @@ impl BridgeService {
         let bridge = self.bridge(request.metadata()).await?;
         Ok((bridge, request.into_inner()))
     }
+
+    /// [`LlbBridge::solve`] with what newer clients say.
+    pub(crate) async fn solve_newer(
+        &self,
+        request: Request<(gateway::SolveRequest, GatewaySolveRequestExtra)>,
+    ) -> Answer<gateway::SolveResponse> {
+        let (bridge, (mut request, newer)) = self.open(request).await?;
+        for import in std::mem::take(&mut request.cache_imports) {
+            let attrs = import.attrs.into_iter().collect();
+            bridge.skip_cache_import(&CacheImport { kind: clipped(&import.r#type), attrs });
+        }
+        let allowed =
+            Allowed { result: request.allow_result_return, array_ref: request.allow_result_array_ref };
+        let (evaluate, last) = (request.evaluate, request.r#final);
+        let exporter_attr = std::mem::take(&mut request.exporter_attr);
+        let input = solve_input(request, newer)?;
+        let outcome = bridge.solve(input, evaluate).await.map_err(error_status)?;
+        if last {
+            // Before there was `Return`, the last solve was the result.
+            let attrs = result::exporter_attrs(&exporter_attr)?;
+            bridge.return_result(Ok(result::last(&outcome, attrs)?)).map_err(error_status)?;
+        }
+        result::solved(outcome, allowed).map(Response::new)
+    }
 }
 
 #[tonic::async_trait]
@@ -77,23 +101,7 @@ impl LlbBridge for BridgeService {
     }
 
     async fn solve(&self, request: Request<gateway::SolveRequest>) -> Answer<gateway::SolveResponse> {
-        let (bridge, mut request) = self.open(request).await?;
-        for import in std::mem::take(&mut request.cache_imports) {
-            let attrs = import.attrs.into_iter().collect();
-            bridge.skip_cache_import(&CacheImport { kind: clipped(&import.r#type), attrs });
-        }
-        let allowed =
-            Allowed { result: request.allow_result_return, array_ref: request.allow_result_array_ref };
-        let (evaluate, last) = (request.evaluate, request.r#final);
-        let exporter_attr = std::mem::take(&mut request.exporter_attr);
-        let input = solve_input(request)?;
-        let outcome = bridge.solve(input, evaluate).await.map_err(error_status)?;
-        if last {
-            // Before there was `Return`, the last solve was the result.
-            let attrs = result::exporter_attrs(&exporter_attr)?;
-            bridge.return_result(Ok(result::last(&outcome, attrs)?)).map_err(error_status)?;
-        }
-        result::solved(outcome, allowed).map(Response::new)
+        self.solve_newer(request.map(|known| (known, GatewaySolveRequestExtra::default()))).await
     }
 
     async fn resolve_image_config(
@@ -235,27 +243,36 @@ pub(crate) fn file_range(range: gateway::FileRange) -> Result<FileRange, Status>
     }
 }
 
-fn solve_input(request: gateway::SolveRequest) -> Result<BridgeInput, Status> {
+fn solve_input(
+    request: gateway::SolveRequest,
+    newer: GatewaySolveRequestExtra,
+) -> Result<BridgeInput, Status> {
     let policies = source::policies(&request.source_policies)?;
     let definition = request.definition.filter(|d| !d.def.is_empty());
     Ok(match (definition, request.frontend.is_empty()) {
         (Some(_), false) => return Err(invalid("cannot solve with both Definition and Frontend specified")),
-        (Some(definition), true) => BridgeInput::Definition { graph: decode(&definition)?, policies },
+        (Some(definition), true) => {
+            BridgeInput::Definition { graph: decode(&definition, newer.definition)?, policies }
+        }
         (None, false) => BridgeInput::Frontend(FrontendRequest {
             name: clipped(&request.frontend),
             opts: request.frontend_opt.into_iter().collect(),
-            inputs: decode_all(&request.frontend_inputs)?,
+            inputs: decode_all(&request.frontend_inputs, newer.frontend_inputs)?,
         }),
         (None, true) => BridgeInput::Nothing,
     })
 }
 
-fn decode(definition: &pb::Definition) -> Result<Definition, Status> {
-    Definition::decode(definition).map_err(|e| invalid(format!("failed to load LLB: {e}")))
+fn decode(definition: &pb::Definition, newer: Option<DefinitionExtra>) -> Result<Definition, Status> {
+    let known = Definition::decode(definition).map_err(|e| invalid(format!("failed to load LLB: {e}")))?;
+    Ok(known.with_newer(newer.unwrap_or_default()))
 }
 
-fn decode_all(inputs: &HashMap<String, pb::Definition>) -> Result<BTreeMap<String, Definition>, Status> {
-    inputs.iter().map(|(name, definition)| Ok((name.clone(), decode(definition)?))).collect()
+fn decode_all(
+    inputs: &HashMap<String, pb::Definition>,
+    mut newer: HashMap<String, DefinitionExtra>,
+) -> Result<BTreeMap<String, Definition>, Status> {
+    inputs.iter().map(|(name, input)| Ok((name.clone(), decode(input, newer.remove(name))?))).collect()
 }
 
 fn warning(w: gateway::WarnRequest) -> Result<Warning, Status> {

@@ -3,8 +3,7 @@
 use crate::wire::{self, invalid, unimplemented};
 use kiln_digest::Checksum;
 use kiln_engine::{OciStore, ResolveOpt, SourceMeta, SourceMetaRequest};
-use kiln_llb::SourceOp;
-use kiln_llb::builder::ResolveMode;
+use kiln_llb::{ResolveMode, SourceOp};
 use kiln_policy::Policies;
 use kiln_proto::google::protobuf::Timestamp;
 use kiln_proto::{gateway, pb, sourcepolicy};
@@ -18,12 +17,7 @@ pub(crate) fn policies(policies: &[sourcepolicy::Policy]) -> Result<Policies, St
 }
 
 fn mode(text: &str) -> Result<ResolveMode, Status> {
-    Ok(match text {
-        "" | "default" => ResolveMode::Default,
-        "pull" => ResolveMode::ForcePull,
-        "local" => ResolveMode::PreferLocal,
-        other => return Err(invalid(format!("invalid resolvemode: {}", clipped(other)))),
-    })
+    ResolveMode::parse(text).ok_or_else(|| invalid(format!("invalid resolvemode: {}", clipped(text))))
 }
 
 /// Text of a caller, short enough for a message.

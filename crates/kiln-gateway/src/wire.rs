@@ -45,23 +45,15 @@ pub(crate) fn platform(p: pb::Platform) -> Result<Platform, Status> {
         let (os, architecture) = (clipped(&p.os), clipped(&p.architecture));
         return Err(invalid(format!("invalid platform {os:?}/{architecture:?}: both parts are needed")));
     }
-    let pb::Platform { architecture, os, variant, os_version, os_features } = p;
-    Ok(Platform { os, architecture, variant, os_version, os_features })
+    Ok(kiln_llb::platform::from_pb(p))
 }
 
 /// The worker, as frontends see it.
 pub(crate) fn worker_record(info: kiln_engine::WorkerInfo) -> worker::WorkerRecord {
-    let platform = |p: Platform| pb::Platform {
-        architecture: p.architecture,
-        os: p.os,
-        variant: p.variant,
-        os_version: p.os_version,
-        os_features: p.os_features,
-    };
     worker::WorkerRecord {
         id: info.id,
         labels: info.labels.into_iter().collect(),
-        platforms: info.platforms.into_iter().map(platform).collect(),
+        platforms: info.platforms.into_iter().map(kiln_llb::platform::to_pb).collect(),
         ..worker::WorkerRecord::default()
     }
 }

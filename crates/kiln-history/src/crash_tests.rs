@@ -1,10 +1,9 @@
 //! Kills a process that records builds, at random moments, and looks at what is left.
 
 use crate::tests::{build, open};
-use std::io::{BufRead, BufReader, Write};
+use kiln_testkit::Crashing;
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
 use tempfile::TempDir;
 
 const DIR: &str = "KILN_HISTORY_CRASH_DIR";
@@ -28,29 +27,13 @@ fn crash_child() {
     }
 }
 
-fn run_and_kill(dir: &Path, after: Duration) -> Vec<String> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "crash_tests::crash_child", "--nocapture", "--test-threads=1"])
-        .env(DIR, dir)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let out = BufReader::new(child.stdout.take().unwrap());
-    let done = |line: String| Some(line.split("done ").nth(1)?.to_string());
-    let reader = std::thread::spawn(move || out.lines().map_while(Result::ok).filter_map(done).collect());
-    std::thread::sleep(after);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    reader.join().unwrap()
-}
-
 #[test]
 fn after_kill_nine_every_record_is_whole_and_nothing_else_is_kept() {
     let dir = TempDir::new().unwrap();
     let mut finished: Vec<String> = Vec::new();
+    let mut child = Crashing::new("crash_tests::crash_child", DIR);
     for round in 0..8 {
-        finished.extend(run_and_kill(dir.path(), Duration::from_millis(40 + rand::random::<u64>() % 120)));
+        finished.extend(child.run(dir.path()));
         let (content, history) = open(dir.path());
         for reference in &finished {
             let mut log = history.log(reference).unwrap().unwrap_or_else(|| {
@@ -65,5 +48,4 @@ fn after_kill_nine_every_record_is_whole_and_nothing_else_is_kept() {
         assert!(records >= finished.len() && records <= finished.len() + (round + 1) * 2, "{records}");
         assert_eq!(content.list().unwrap().len(), records * 2, "round {round}");
     }
-    assert!(!finished.is_empty(), "no process lived long enough to finish a build");
 }

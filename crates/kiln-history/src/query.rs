@@ -2,6 +2,7 @@
 //! which is a line of CSV, must all hold.
 
 use crate::HistoryError;
+use kiln_go::csv::{self, CsvError};
 use kiln_proto::control::BuildHistoryRecord;
 use kiln_proto::google::protobuf::Timestamp;
 use kiln_snapshot::Filter;
@@ -57,7 +58,7 @@ impl Entry {
     fn parse(entry: &str) -> Result<Self, HistoryError> {
         let mut comparisons = Vec::new();
         let mut others = Vec::new();
-        for field in csv(entry)? {
+        for field in fields(entry)? {
             match Comparison::parse(&field)? {
                 Some(comparison) => comparisons.push(comparison),
                 None => others.push(field),
@@ -90,7 +91,7 @@ impl Comparison {
             _ => return Ok(None),
         };
         let with = match of {
-            Measure::Duration => kiln_dockerfile::parse_duration(value)
+            Measure::Duration => kiln_go::duration::parse(value)
                 .map_err(|_| HistoryError::Query(format!("invalid duration {value}")))?,
             _ => point(value).ok_or_else(|| HistoryError::Query(format!("invalid time {value}")))?,
         };
@@ -122,7 +123,7 @@ fn nanos(t: &Timestamp) -> i64 {
 
 /// So long ago, or a time of RFC 3339; in seconds since 1970.
 fn point(value: &str) -> Option<i64> {
-    if let Ok(ago) = kiln_dockerfile::parse_duration(value) {
+    if let Ok(ago) = kiln_go::duration::parse(value) {
         let now = jiff::Timestamp::now().as_nanosecond();
         return i64::try_from((now - i128::from(ago)).div_euclid(1_000_000_000)).ok();
     }
@@ -162,40 +163,12 @@ fn repository(record: &BuildHistoryRecord) -> Option<String> {
     (is_url || is_scp).then(|| remote.to_string())
 }
 
-/// The fields of one line of CSV (RFC 4180).
-fn csv(line: &str) -> Result<Vec<String>, HistoryError> {
-    let bad = || HistoryError::Query(format!("invalid filter {line:?}: parse error: quotes do not match"));
-    let mut fields = Vec::new();
-    let mut rest = line;
-    loop {
-        let (field, after) = match rest.strip_prefix('"') {
-            Some(quoted) => quoted_field(quoted).ok_or_else(bad)?,
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                // Quotes of the filter language inside a field are its own affair.
-                (rest[..end].to_string(), &rest[end..])
-            }
-        };
-        fields.push(field);
-        match after.strip_prefix(',') {
-            Some(next) => rest = next,
-            None if after.is_empty() => return Ok(fields),
-            None => return Err(bad()),
-        }
-    }
-}
-
-fn quoted_field(mut rest: &str) -> Option<(String, &str)> {
-    let mut field = String::new();
-    loop {
-        let (text, after) = rest.split_once('"')?;
-        field.push_str(text);
-        match after.strip_prefix('"') {
-            Some(more) => {
-                field.push('"');
-                rest = more;
-            }
-            None => return Some((field, after)),
+/// The parts of an entry that all must hold; nothing at all holds always.
+fn fields(entry: &str) -> Result<Vec<String>, HistoryError> {
+    match csv::fields(entry) {
+        Err(CsvError::Empty) => Ok(Vec::new()),
+        fields => {
+            fields.map_err(|e| HistoryError::Query(format!("failed to parse history filters {entry}: {e}")))
         }
     }
 }
@@ -276,8 +249,9 @@ mod tests {
             ("ref+foo", "parse error"),
             ("startedAt>x", "invalid time x"),
             ("duration<x", "invalid duration x"),
-            ("\"ref==x", "quotes"),
-            ("\"ref==x\"y", "quotes"),
+            ("\"ref==x", "missing \" in quoted-field"),
+            ("\"ref==x\"y", "missing \" in quoted-field"),
+            ("ref==\"x\"", "bare \" in non-quoted-field"),
             ("ref==a,,", "parse error"),
             ("ref>x", "parse error"),
             ("ref~=[", "parse error"),

@@ -13,10 +13,11 @@ pub use env::EnvList;
 pub use exec::{ExecSpec, MountSpec, MountWhat, SecretSpec, SshSpec};
 pub use file::{ActionSpec, CopySpec, Owner, OwnerId};
 pub use marshal::{MarshalError, MarshalOptions};
-pub use source::{GitSpec, HttpSpec, LocalSpec, OciLayoutSpec, ResolveMode};
+pub use source::{GitSpec, HttpSpec, LocalSpec, OciLayoutSpec};
 
-use crate::{Definition, Location, OpMetadata, Platform, ProgressGroup, Range, SourceInfo, Vertex};
+use crate::{Definition, Location, OpMetadata, ProgressGroup, Range, SourceInfo, Vertex};
 use kiln_digest::Digest;
+use kiln_oci::Platform;
 use std::collections::HashMap;
 use std::sync::Arc;
 

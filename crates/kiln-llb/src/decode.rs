@@ -5,7 +5,7 @@ mod file;
 
 use crate::definition::{Definition, Input, Vertex};
 use crate::op::*;
-use crate::{OpMetadata, Platform, SourceMap};
+use crate::{OpMetadata, SourceMap};
 use kiln_digest::Digest;
 use kiln_proto::extra::OpExtra;
 use kiln_proto::pb;
@@ -153,8 +153,9 @@ fn vertex(bytes: &[u8], def: &pb::Definition) -> Result<Vertex, DecodeError> {
         digest,
         op,
         inputs,
-        platform: wire.platform.map(platform),
+        platform: wire.platform.map(crate::platform::from_pb),
         constraints: wire.constraints.map(|c| c.filter).unwrap_or_default(),
+        proxied: false,
         metadata,
         fallback_name: String::new(),
         encoded: bytes.to_vec(),
@@ -170,16 +171,6 @@ fn input(i: &pb::Input) -> Result<Input, OpError> {
         count: MAX_INPUTS,
     })?;
     Ok(Input { digest, index })
-}
-
-fn platform(p: pb::Platform) -> Platform {
-    Platform {
-        architecture: p.architecture,
-        os: p.os,
-        variant: p.variant,
-        os_version: p.os_version,
-        os_features: p.os_features,
-    }
 }
 
 /// An index that may be -1 for none.

@@ -2,8 +2,9 @@
 
 use crate::decode::{self, DecodeError};
 use crate::marshal::{self, OpParts};
-use crate::{Op, OpMetadata, Platform, SourceMap, name};
+use crate::{NetMode, Op, OpMetadata, SourceMap, name};
 use kiln_digest::Digest;
+use kiln_oci::Platform;
 use kiln_proto::extra::DefinitionExtra;
 use kiln_proto::pb;
 use std::collections::{BTreeMap, HashMap};
@@ -16,6 +17,14 @@ pub struct Input {
     pub digest: Digest,
     /// Which of its results.
     pub index: usize,
+}
+
+/// What the digest and the cache key of a step in the proxied network have at their end (BuildKit's, which has it in the
+/// digest only).
+pub(crate) const PROXIED: &[u8] = b"\0buildkit.proxy-network.v0";
+
+pub(crate) fn digest_of(bytes: &[u8], proxied: bool) -> Digest {
+    if proxied { Digest::sha256([bytes, PROXIED].concat()) } else { Digest::sha256(bytes) }
 }
 
 /// One operation of a graph.
@@ -31,6 +40,9 @@ pub struct Vertex {
     pub platform: Option<Platform>,
     /// Filters on workers.
     pub constraints: Vec<String>,
+    /// It runs in the proxied network, which is part of its digest and of its cache key
+    /// ([`Definition::with_proxied_network`]).
+    pub proxied: bool,
     /// Not part of the digest.
     pub metadata: OpMetadata,
     pub(crate) fallback_name: String,
@@ -43,7 +55,7 @@ impl Vertex {
         let platform = self.platform.as_ref();
         let parts = OpParts { inputs: &inputs, platform, constraints: &self.constraints, op: &op };
         let encoded = marshal::encode_op(parts);
-        let digest = Digest::sha256(&encoded);
+        let digest = digest_of(&encoded, self.proxied);
         let fallback_name = String::new();
         Vertex { digest, op, inputs, fallback_name, encoded, ..self.clone() }
     }
@@ -59,6 +71,7 @@ impl Vertex {
             inputs,
             platform,
             constraints: Vec::new(),
+            proxied: false,
             metadata,
             fallback_name: String::new(),
             encoded,
@@ -71,7 +84,7 @@ impl Vertex {
         custom.map_or(self.fallback_name.as_str(), String::as_str)
     }
 
-    /// The bytes that the digest is of.
+    /// The bytes that the digest is of; for a proxied one with [`PROXIED`] behind them.
     pub fn encoded(&self) -> &[u8] {
         &self.encoded
     }
@@ -193,6 +206,27 @@ impl Definition {
         &self,
         sources: &HashMap<Digest, crate::SourceOp>,
     ) -> Result<Definition, DecodeError> {
+        self.changed(|vertex| {
+            let op = Op::Source(sources.get(&vertex.digest)?.clone());
+            Some(Vertex { op, ..vertex.clone() })
+        })
+    }
+
+    /// The same graph with its steps in the proxied network, but for those that have none.
+    ///
+    /// # Errors
+    /// If the result is not a valid definition.
+    pub fn with_proxied_network(&self) -> Result<Definition, DecodeError> {
+        self.changed(|vertex| match &vertex.op {
+            Op::Exec(exec) if exec.network != NetMode::None && !vertex.proxied => {
+                Some(Vertex { proxied: true, ..vertex.clone() })
+            }
+            _ => None,
+        })
+    }
+
+    /// Writes those that `change` changes, and whatever uses them, anew.
+    fn changed(&self, change: impl Fn(&Vertex) -> Option<Vertex>) -> Result<Definition, DecodeError> {
         let mut renamed: HashMap<Digest, Digest> = HashMap::new();
         let rename = |renamed: &HashMap<Digest, Digest>, i: &Input| Input {
             digest: renamed.get(&i.digest).copied().unwrap_or(i.digest),
@@ -200,14 +234,14 @@ impl Definition {
         };
         let mut vertices = Vec::with_capacity(self.vertices.len());
         for vertex in &self.vertices {
-            let source = sources.get(&vertex.digest);
-            if source.is_none() && !vertex.inputs.iter().any(|i| renamed.contains_key(&i.digest)) {
+            let other = change(vertex);
+            if other.is_none() && !vertex.inputs.iter().any(|i| renamed.contains_key(&i.digest)) {
                 vertices.push(vertex.clone());
                 continue;
             }
-            let op = source.map_or_else(|| vertex.op.clone(), |source| Op::Source(source.clone()));
+            let other = other.as_ref().unwrap_or(vertex);
             let inputs = vertex.inputs.iter().map(|i| rename(&renamed, i)).collect();
-            let new = vertex.rewritten(op, inputs);
+            let new = other.rewritten(other.op.clone(), inputs);
             renamed.insert(vertex.digest, new.digest);
             vertices.push(Arc::new(new));
         }

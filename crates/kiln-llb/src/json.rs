@@ -1,6 +1,7 @@
-//! JSON as Go's encoding/json writes it: no blanks, given field order, HTML characters escaped.
+//! Objects of JSON with their fields in a given order, as Go's encoding/json writes structs.
 
 use base64::Engine as _;
+use kiln_go::json;
 
 /// Collects the fields of one object. The plain methods leave out empty values (`omitempty`).
 #[derive(Debug)]
@@ -21,7 +22,7 @@ impl Object {
         if self.0.len() > 1 {
             self.0.push(',');
         }
-        write_string(&mut self.0, name);
+        json::push_string(&mut self.0, name);
         self.0.push(':');
         self.0.push_str(value);
         self
@@ -29,7 +30,7 @@ impl Object {
 
     /// A text, written even when empty.
     pub(crate) fn always(&mut self, name: &str, value: &str) -> &mut Self {
-        self.raw(name, &string(value))
+        self.raw(name, &json::string(value))
     }
 
     pub(crate) fn str(&mut self, name: &str, value: &str) -> &mut Self {
@@ -49,7 +50,7 @@ impl Object {
     }
 
     pub(crate) fn strings(&mut self, name: &str, value: &[String]) -> &mut Self {
-        if value.is_empty() { self } else { self.raw(name, &array(value.iter().map(|s| string(s)))) }
+        if value.is_empty() { self } else { self.raw(name, &array(value.iter().map(|s| json::string(s)))) }
     }
 
     /// An array of JSON values.
@@ -80,44 +81,9 @@ pub(crate) fn base64(value: &[u8]) -> String {
     format!("\"{}\"", base64::engine::general_purpose::STANDARD.encode(value))
 }
 
-/// A JSON string.
-pub(crate) fn string(s: &str) -> String {
-    let mut out = String::with_capacity(s.len() + 2);
-    write_string(&mut out, s);
-    out
-}
-
-fn write_string(out: &mut String, s: &str) {
-    out.push('"');
-    for c in s.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
-                out.push_str(&format!("\\u{:04x}", u32::from(c)));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn strings_are_escaped_as_go_does() {
-        assert_eq!(
-            string("a<b>&\u{2028}\"\\\n\u{1}\u{7f}é"),
-            "\"a\\u003cb\\u003e\\u0026\\u2028\\\"\\\\\\n\\u0001\u{7f}é\""
-        );
-    }
 
     #[test]
     fn empty_values_are_left_out() {

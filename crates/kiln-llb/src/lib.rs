@@ -12,13 +12,12 @@ pub mod caps;
 mod decode;
 mod definition;
 pub mod errdefs;
-pub mod gopath;
 mod json;
 pub mod marshal;
 mod metadata;
 mod name;
 pub mod op;
-mod platform;
+pub mod platform;
 pub mod protojson;
 mod redact;
 mod sourcemap;
@@ -30,10 +29,9 @@ pub use metadata::{LinuxResources, OpMetadata, ProgressGroup};
 pub use op::{
     ActionInput, BuildOp, CacheSharing, CdiDevice, ChownOpt, ContentCache, CopyAction, DiffOp, ExecMeta,
     ExecOp, FileAction, FileActionKind, FileMode, FileOp, HostIp, MergeOp, MkDirAction, MkFileAction, Mount,
-    MountKind, NetMode, Op, PassthroughOp, ProxyEnv, RmAction, SecretEnv, SecretOpt, SecurityMode, SourceOp,
-    SshOpt, SymlinkAction, Ulimit, UserOpt,
+    MountKind, NetMode, Op, PassthroughOp, ProxyEnv, ResolveMode, RmAction, SecretEnv, SecretOpt,
+    SecurityMode, SourceOp, SshOpt, SymlinkAction, Ulimit, UserOpt,
 };
-pub use platform::Platform;
 pub use redact::mask_credentials;
 pub use sourcemap::{Location, Position, Range, SourceInfo, SourceMap};
 

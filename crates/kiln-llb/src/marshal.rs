@@ -3,9 +3,10 @@
 //! `constraints` is always there, as an empty message when nothing is asked of the worker, except on the last,
 //! terminal element of a definition.
 
+use crate::Input;
 use crate::op::*;
 use crate::wire::Message;
-use crate::{Input, Platform};
+use kiln_oci::Platform;
 
 /// What is encoded of a vertex.
 #[derive(Clone, Copy, Debug)]

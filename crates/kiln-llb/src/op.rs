@@ -12,7 +12,7 @@ pub use file::{
     ActionInput, ChownOpt, CopyAction, FileAction, FileActionKind, FileMode, FileOp, MkDirAction,
     MkFileAction, RmAction, SymlinkAction, UserOpt,
 };
-pub use source::{SourceOp, attr};
+pub use source::{ResolveMode, SourceOp, attr};
 
 use std::collections::BTreeMap;
 

@@ -247,14 +247,12 @@ fn linux_resources(r: &LinuxResources) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::builder::{
-        ActionSpec, Constraints, ExecSpec, GraphBuilder, MarshalOptions, Owner, ResolveMode,
-    };
+    use crate::builder::{ActionSpec, Constraints, ExecSpec, GraphBuilder, MarshalOptions, Owner};
 
     #[test]
     fn operations_are_written_as_protojson_does() {
         let mut graph = GraphBuilder::new();
-        let image = graph.image("docker.io/library/x:1", ResolveMode::Default, Constraints::default());
+        let image = graph.image("docker.io/library/x:1", crate::ResolveMode::Default, Constraints::default());
         let dir = ActionSpec::MkDir {
             path: "/a".into(),
             mode: 0o755,

@@ -5,6 +5,7 @@ mod newer;
 
 use crate::*;
 use kiln_digest::Digest;
+use kiln_oci::Platform;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()

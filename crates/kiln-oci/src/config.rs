@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::Platform;
-use crate::gojson;
 use crate::nullable::{is_false, is_zero, or_default, time};
+use kiln_go::json;
 
 /// The config of an image (OCI image spec, config.md). Fields print in the order of Docker's Go types; unknown ones are
 /// kept in `extra` and print last.
 ///
-/// To change single fields of a config made elsewhere without touching the rest, use [`gojson::RawObject`].
+/// To change single fields of a config made elsewhere without touching the rest, use [`json::RawObject`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ImageConfig {
     /// When the image was made.
@@ -158,7 +158,7 @@ impl ImageConfig {
 
     /// Compact, fields in struct order, as Docker's frontend prints it.
     pub fn to_vec(&self) -> serde_json::Result<Vec<u8>> {
-        gojson::to_vec(self)
+        json::to_vec(self)
     }
 
     /// Forgets unknown fields, as BuildKit's Dockerfile frontend does with those of the base image.

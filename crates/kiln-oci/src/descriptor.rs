@@ -110,7 +110,7 @@ pub(crate) fn content_digest<'de, D: Deserializer<'de>>(d: D) -> Result<Digest, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gojson;
+    use kiln_go::json;
 
     #[test]
     fn prints_fields_in_order() {
@@ -118,7 +118,7 @@ mod tests {
         d.data = Some(EMPTY_JSON.to_vec());
         d.platform = Some(Platform::parse("linux/arm/v6").unwrap());
         d.artifact_type = "x".into();
-        let text = String::from_utf8(gojson::to_vec(&d).unwrap()).unwrap();
+        let text = String::from_utf8(json::to_vec(&d).unwrap()).unwrap();
         assert_eq!(
             text,
             concat!(

@@ -6,7 +6,6 @@
 mod chain;
 mod config;
 mod descriptor;
-pub mod gojson;
 mod host;
 mod manifest;
 pub mod media_type;

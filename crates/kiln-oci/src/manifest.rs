@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::nullable::or_default;
-use crate::{Descriptor, gojson, media_type};
+use crate::{Descriptor, media_type};
+use kiln_go::json;
 
 /// The manifest of one image or artifact (OCI image spec, manifest.md).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,7 +185,7 @@ impl Manifest {
 
     /// The bytes to store and push: indented by two spaces (spec outputs-and-cache.md section 2).
     pub fn to_vec(&self) -> serde_json::Result<Vec<u8>> {
-        gojson::to_vec_indent(self)
+        json::to_vec_indent(self)
     }
 }
 
@@ -203,7 +204,7 @@ impl Index {
 
     /// The bytes to store and push: indented by two spaces (spec outputs-and-cache.md section 2).
     pub fn to_vec(&self) -> serde_json::Result<Vec<u8>> {
-        gojson::to_vec_indent(self)
+        json::to_vec_indent(self)
     }
 }
 

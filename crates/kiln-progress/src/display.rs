@@ -1,12 +1,14 @@
 //! One renderer behind one door, and the loop that feeds it.
 
+use crate::log::overwritten;
 use crate::options::{DisplayOptions, Mode, ModeError};
 use crate::plain::Plain;
-use crate::text::escape_html;
+use crate::tame::{RESET, has_colors, tame};
 use crate::trace::Trace;
 use crate::tty::Tty;
 use crate::update::{Update, Warning};
 use jiff::Timestamp;
+use kiln_go::json::escape_html;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ const PLAIN_TAIL: usize = 10;
 /// Nothing reads a clock here: the caller says what time it is.
 pub struct Display<W: Write> {
     out: W,
+    is_terminal: bool,
     renderer: Renderer,
     trace: Trace,
     rate: Duration,
@@ -45,12 +48,20 @@ impl<W: Write> Display<W> {
         let rate = options.rate;
         let renderer = match mode.resolve(is_terminal)? {
             Mode::Tty => Renderer::Tty(Tty::new(options)),
-            Mode::Plain | Mode::Auto => Renderer::Plain(Plain::new(&options)),
+            Mode::Plain | Mode::Auto => Renderer::Plain(Plain::new(&options, is_terminal)),
             Mode::RawJson => Renderer::RawJson,
             Mode::Quiet => Renderer::Quiet,
             Mode::None => Renderer::Silent,
         };
-        Ok(Self { out, renderer, trace: Trace::default(), rate, drawn: None, warnings: Vec::new() })
+        Ok(Self {
+            out,
+            is_terminal,
+            renderer,
+            trace: Trace::default(),
+            rate,
+            drawn: None,
+            warnings: Vec::new(),
+        })
     }
 
     /// Takes in news; draws when the last frame is old enough.
@@ -131,7 +142,14 @@ impl<W: Write> Display<W> {
         for v in failed {
             writeln!(self.out, "------\n > {}:", v.name)?;
             for line in v.log.last_lines(lines) {
-                self.out.write_all(&crate::log::overwritten(line))?;
+                let line = overwritten(line);
+                if self.is_terminal {
+                    let line = tame(&line);
+                    self.out.write_all(&line)?;
+                    self.out.write_all(if has_colors(&line) { RESET } else { b"" })?;
+                } else {
+                    self.out.write_all(&line)?;
+                }
                 self.out.write_all(b"\n")?;
             }
             writeln!(self.out, "------")?;

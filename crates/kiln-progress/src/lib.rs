@@ -9,6 +9,7 @@ mod log;
 mod options;
 mod plain;
 mod source;
+mod tame;
 mod text;
 mod trace;
 mod tty;
@@ -17,7 +18,7 @@ mod update;
 pub use display::{Display, Next};
 pub use options::{Color, Colors, DisplayOptions, Mode, ModeError, TerminalSize};
 pub use source::print_source_excerpt;
-pub use text::{escape_html, format_bytes, printable, printable_lines};
+pub use text::{format_bytes, printable, printable_lines};
 pub use update::{
     LineRange, LogChunk, ProgressGroup, SourceFile, StatusUpdate, Update, VertexUpdate, Warning,
 };

@@ -2,9 +2,11 @@
 
 use crate::interval::seconds;
 use crate::options::DisplayOptions;
+use crate::tame::{RESET, has_colors, tame};
 use crate::text::amount;
 use crate::trace::{Id, Status, Trace};
 use jiff::Timestamp;
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
 
@@ -23,6 +25,7 @@ const NAME_LIMIT: usize = 72;
 /// State of the printer.
 #[derive(Debug)]
 pub(crate) struct Plain {
+    is_terminal: bool,
     description: String,
     truncate: bool,
     current: Option<Id>,
@@ -36,8 +39,9 @@ pub(crate) struct Plain {
 }
 
 impl Plain {
-    pub(crate) fn new(options: &DisplayOptions) -> Self {
+    pub(crate) fn new(options: &DisplayOptions, is_terminal: bool) -> Self {
         Self {
+            is_terminal,
             description: options.description.clone(),
             truncate: options.truncate_names,
             current: None,
@@ -196,9 +200,19 @@ impl Plain {
 
     /// Ends a half-printed log line before something else is printed; what is added to it later is printed with it.
     fn break_line(&mut self, trace: &mut Trace, id: Id) {
-        if std::mem::take(&mut trace.vertices[id].log.is_open) {
-            self.out.push(b'\n');
+        let log = &mut trace.vertices[id].log;
+        if std::mem::take(&mut log.is_open) {
+            let line = log.pending.front().map_or(Cow::default(), |line| shown(line, self.is_terminal));
+            self.end_line(&line);
         }
+    }
+
+    /// Ends a printed line, and its colors where they are seen.
+    fn end_line(&mut self, line: &[u8]) {
+        if self.is_terminal && has_colors(line) {
+            self.out.extend_from_slice(RESET);
+        }
+        self.out.push(b'\n');
     }
 
     /// Prints counters that changed enough; says whether one of those printed is still open.
@@ -236,22 +250,29 @@ impl Plain {
         let last = log.pending.len();
         for (i, line) in log.pending.iter().enumerate() {
             let known = if i == 0 { log.printed.min(line.len()) } else { 0 };
+            let text = shown(line, self.is_terminal);
             if known > 0 && log.is_open {
-                self.out.extend_from_slice(&line[known..]);
+                let known = shown(&line[..known], self.is_terminal).len();
+                self.out.extend_from_slice(&text[known..]);
             } else if known > 0 && known == line.len() {
                 // Broken off earlier, and nothing was added.
                 continue;
             } else {
                 self.out.extend_from_slice(format!("#{number} ").as_bytes());
-                self.out.extend_from_slice(line);
+                self.out.extend_from_slice(&text);
             }
             log.is_open = log.partial && i + 1 == last;
             if !log.is_open {
-                self.out.push(b'\n');
+                self.end_line(&text);
             }
         }
         log.take_printed();
     }
+}
+
+/// A line of output as it is printed: as it is, but for terminals.
+fn shown(line: &[u8], is_terminal: bool) -> Cow<'_, [u8]> {
+    if is_terminal { tame(line).into() } else { line.into() }
 }
 
 fn is_due(s: &Status, printed: Option<&(i64, Timestamp)>) -> bool {

@@ -60,15 +60,3 @@ pub(crate) fn align(left: &str, right: &str, width: usize) -> String {
     let gap = width.saturating_sub(columns(left) + columns(right));
     format!("{left}{}{right}", " ".repeat(gap))
 }
-
-/// JSON as Go's encoder writes it: `<`, `>`, `&` and two line separators are escaped.
-pub fn escape_html(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out
-}

@@ -69,12 +69,26 @@ pub struct SolveRequestExtra {
     /// Of the definition.
     #[prost(message, optional, tag = "2")]
     pub definition: Option<DefinitionExtra>,
+    /// Of the frontend's inputs, by name.
+    #[prost(map = "string, message", tag = "10")]
+    pub frontend_inputs: std::collections::HashMap<String, DefinitionExtra>,
     /// 0 is the current version.
     #[prost(int64, tag = "16")]
     pub compatibility_version: i64,
     /// Proxied, recorded network.
     #[prost(bool, tag = "17")]
     pub proxy_network: bool,
+}
+
+/// The newer part of `moby.buildkit.v1.frontend.SolveRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct GatewaySolveRequestExtra {
+    /// Of the definition.
+    #[prost(message, optional, tag = "1")]
+    pub definition: Option<DefinitionExtra>,
+    /// Of the frontend's inputs, by name.
+    #[prost(map = "string, message", tag = "13")]
+    pub frontend_inputs: std::collections::HashMap<String, DefinitionExtra>,
 }
 
 #[cfg(test)]

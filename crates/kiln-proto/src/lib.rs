@@ -19,6 +19,7 @@ pub use bollard_buildkit_proto::pb;
 pub mod containerd;
 pub mod exporter;
 pub mod extra;
+pub mod newer;
 pub mod policysession;
 
 /// Largest gRPC message either side accepts, in bytes (spec wire.md).

@@ -54,6 +54,11 @@ struct Cached {
     until: Instant,
 }
 
+/// Longest value of the header, in bytes: many are kept, and servers take no longer ones.
+const MAX_HEADER: usize = 64 << 10;
+/// Longest time that a token is believed to be good for.
+const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// One per daemon.
 #[derive(Default)]
 pub(crate) struct Auth {
@@ -166,6 +171,11 @@ impl State {
 }
 
 fn header(call: &AuthCall<'_>, text: &str) -> Result<HeaderValue> {
+    if text.len() > MAX_HEADER {
+        let (host, size) = (call.endpoint.host.clone(), text.len());
+        let message = format!("token or login of {size} bytes is longer than {MAX_HEADER}");
+        return Err(RegistryError::Credentials { host, message });
+    }
     let mut value = HeaderValue::from_str(text).map_err(|_| RegistryError::Credentials {
         host: call.endpoint.host.clone(),
         message: "token or login has characters that a header cannot hold".to_string(),
@@ -176,7 +186,7 @@ fn header(call: &AuthCall<'_>, text: &str) -> Result<HeaderValue> {
 
 fn bearer_header(call: &AuthCall<'_>, token: Token) -> Result<Cached> {
     let header = header(call, &format!("Bearer {}", token.token))?;
-    let lifetime = token.lifetime.unwrap_or(DEFAULT_LIFETIME);
+    let lifetime = token.lifetime.unwrap_or(DEFAULT_LIFETIME).min(MAX_LIFETIME);
     // A clock that disagrees by more than the lifetime says nothing about the age.
     let age =
         token.issued.and_then(|at| SystemTime::now().duration_since(at).ok()).filter(|age| *age < lifetime);

@@ -26,6 +26,9 @@ use crate::{Access, RegistryError, Result};
 #[derive(Clone)]
 pub struct Registry(pub(crate) Arc<Shared>);
 
+/// A registry and a blob that comes from it.
+type Flight = (String, Digest);
+
 pub(crate) struct Shared {
     pub(crate) config: RegistryConfig,
     clients: Clients,
@@ -33,8 +36,9 @@ pub(crate) struct Shared {
     limiter: Limiter,
     /// Hosts found to speak only HTTP.
     plain: Mutex<HashSet<String>>,
-    /// Downloads under way, so that a blob comes once.
-    flights: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    /// Downloads under way by registry, so that a blob comes once; one that stands still holds up none of another
+    /// registry.
+    flights: Mutex<HashMap<Flight, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 impl fmt::Debug for Registry {
@@ -104,14 +108,15 @@ impl Registry {
     }
 
     /// The lock to hold while a blob is downloaded.
-    pub(crate) fn flight(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn flight(&self, domain: &str, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let key = (domain.to_string(), *digest);
         let mut flights = self.0.flights.lock().unwrap_or_else(PoisonError::into_inner);
         flights.retain(|_, lock| lock.strong_count() > 0);
-        if let Some(lock) = flights.get(digest).and_then(Weak::upgrade) {
+        if let Some(lock) = flights.get(&key).and_then(Weak::upgrade) {
             return lock;
         }
         let lock = Arc::new(tokio::sync::Mutex::new(()));
-        flights.insert(*digest, Arc::downgrade(&lock));
+        flights.insert(key, Arc::downgrade(&lock));
         lock
     }
 }

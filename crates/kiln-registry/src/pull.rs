@@ -37,7 +37,7 @@ impl Repository {
         store: &ContentStore,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<()> {
-        let flight = self.registry.flight(&descriptor.digest);
+        let flight = self.registry.flight(&self.domain, &descriptor.digest);
         let _flight = flight.lock().await;
         if let Some(size) = store.info(&descriptor.digest)? {
             self.check_size(descriptor, size)?;
@@ -86,7 +86,7 @@ impl Repository {
         store: &ContentStore,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<()> {
-        let mut sink = Sink::new(open_writer(descriptor.digest, store).await?);
+        let mut sink = Sink::new(open_writer(&self.domain, descriptor.digest, store).await?);
         if sink.offset() > descriptor.size {
             sink.reset().await?;
         }
@@ -257,12 +257,14 @@ pub async fn note_source(store: &ContentStore, blob: &Descriptor, domain: &str, 
     .await
 }
 
-/// Opens the partial file. The thread of a download that was just cancelled may have it for a moment longer.
-async fn open_writer(digest: Digest, store: &ContentStore) -> Result<BlobWriter> {
+/// Opens the partial file of a registry's blob. The thread of a download that was just cancelled may have it for a
+/// moment longer.
+async fn open_writer(domain: &str, digest: Digest, store: &ContentStore) -> Result<BlobWriter> {
+    let key = format!("{domain}/{digest}");
     let mut left = BUSY_TRIES;
     loop {
-        let store = store.clone();
-        match blocking(move || store.writer(Some(digest), Some(&digest.to_string()))).await {
+        let (store, key) = (store.clone(), key.clone());
+        match blocking(move || store.writer(Some(digest), Some(&key))).await {
             Err(RegistryError::Content(ContentError::Busy(_))) if left > 0 => left -= 1,
             other => return other,
         }

@@ -9,6 +9,7 @@ use common::*;
 use kiln_digest::Digest;
 use kiln_oci::{Descriptor, media_type};
 use kiln_registry::*;
+use tokio::sync::Semaphore;
 
 async fn pull_all(fake: &Fake, registry: &Registry, access: Access) -> Result<()> {
     let repo = registry.pull(&fake.reference("a/b:t"), access)?;
@@ -139,8 +140,10 @@ async fn cancelled_downloads_go_on_later() {
     fake.fail("GET", "/blobs/", 1, Fault::Delay(Duration::from_secs(60)));
     let repo = registry().pull(&fake.reference("a/b"), Access::anonymous()).unwrap();
     let s = store();
-    let first = repo.fetch(&manifest.layers[0], &s.store, &|_| {});
-    assert!(tokio::time::timeout(Duration::from_millis(300), first).await.is_err());
+    tokio::select! {
+        _ = repo.fetch(&manifest.layers[0], &s.store, &|_| {}) => panic!("the second request is not answered"),
+        () = fake.asked_for_blobs(2) => {}
+    }
     repo.fetch(&manifest.layers[0], &s.store, &|_| {}).await.unwrap();
     assert_eq!(s.store.info(&manifest.layers[0].digest).unwrap(), Some(500_000));
     let last = fake.requests("GET", "/blobs/").pop().unwrap();
@@ -167,12 +170,17 @@ async fn transfers_per_registry_are_limited() {
     let fake = Fake::start().await;
     let refs: Vec<&[u8]> = layers.iter().map(Vec::as_slice).collect();
     let (_, manifest) = fake.put_image("a/b", "t", &refs);
-    fake.fail("GET", "/blobs/", 99, Fault::Delay(Duration::from_millis(30)));
+    let permits = Arc::new(Semaphore::new(0));
+    fake.fail("GET", "/blobs/", 99, Fault::Wait(permits.clone()));
     let repo = registry().pull(&fake.reference("a/b"), Access::anonymous()).unwrap();
     let s = store();
-    futures::future::try_join_all(manifest.layers.iter().map(|l| repo.fetch(l, &s.store, &|_| {})))
-        .await
-        .unwrap();
+    let fetch =
+        futures::future::try_join_all(manifest.layers.iter().map(|l| repo.fetch(l, &s.store, &|_| {})));
+    let answer = async {
+        fake.asked_for_blobs(4).await;
+        permits.add_permits(12);
+    };
+    tokio::join!(fetch, answer).0.unwrap();
     assert_eq!(fake.most.load(std::sync::atomic::Ordering::SeqCst), 4);
 }
 

@@ -203,7 +203,7 @@ async fn pushing_what_is_fetched_from_the_same_registry_does_not_block_itself() 
     let content = Fetching(StoreContent(some.store.clone()), from);
     let repo = registry.push(&fake.reference("a/b"), Access::anonymous(), false).unwrap();
     let push = repo.push_blobs(&plan, &content, &());
-    tokio::time::timeout(Duration::from_secs(20), push).await.expect("blocked").unwrap();
+    tokio::time::timeout(PATIENCE, push).await.expect("blocked").unwrap();
     assert_eq!(fake.count("PUT", "/blobs/"), plan.blobs.len());
 }
 
@@ -295,27 +295,33 @@ impl Real {
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let config = dir.path().join("config.yml");
+        let (config, log) = (dir.path().join("config.yml"), dir.path().join("log"));
+        // It takes a port itself, which nobody can take in between, and tells which.
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: '127.0.0.1:0'}}\n",
             dir.path().join("data").display()
         );
         std::fs::write(&config, text).unwrap();
         let child = Command::new(BINARY)
             .args(["serve".as_ref(), config.as_os_str()])
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let real = Self { host: format!("127.0.0.1:{port}"), child, _dir: dir };
-        for _ in 0..200 {
-            if tokio::net::TcpStream::connect(&real.host).await.is_ok() {
-                return Some(real);
+        let mut real = Self { host: String::new(), child, _dir: dir };
+        let told = async {
+            loop {
+                let said = std::fs::read_to_string(&log).unwrap();
+                let rest = said.split_once("listening on ").map_or("", |(_, rest)| rest);
+                if let Some((host, _)) = rest.split_once('"') {
+                    return host.to_owned();
+                }
+                assert!(real.child.try_wait().unwrap().is_none(), "the registry ended: {said}");
+                tokio::time::sleep(Duration::from_millis(25)).await;
             }
-            tokio::time::sleep(Duration::from_millis(25)).await;
-        }
-        panic!("registry did not start");
+        };
+        real.host = tokio::time::timeout(PATIENCE, told).await.expect("the registry starts");
+        Some(real)
     }
 }
 
@@ -366,7 +372,8 @@ async fn real_registry_resumes() {
     push_all(&real.host, &registry, Access::anonymous(), &s.store, &[&big]).await.unwrap();
     let to = store();
     let layer = Descriptor::of(media_type::OCI_LAYER_GZIP, &big);
-    let mut partial = to.store.writer(Some(layer.digest), Some(&layer.digest.to_string())).unwrap();
+    let key = format!("{}/{}", real.host, layer.digest);
+    let mut partial = to.store.writer(Some(layer.digest), Some(&key)).unwrap();
     partial.write(&big[..700_000]).unwrap();
     drop(partial);
     let reference = Reference::parse_normalized(&format!("{}/a/b", real.host)).unwrap();

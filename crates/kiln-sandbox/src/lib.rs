@@ -5,12 +5,15 @@
 //! and executes the program as process 1 of a pid namespace; more processes can join it ([`Process::join`]).
 //! [`OciRuntime`] does the same job with a runtime binary such as `runc`.
 
+mod bundle;
 mod cgroup;
 mod child;
 mod error;
 mod executor;
 mod helper;
+mod hooks;
 mod launcher;
+mod network;
 mod oci;
 mod seccomp;
 mod spec;
@@ -19,9 +22,11 @@ mod wire;
 pub use error::{ExecFailure, ExecFailureKind, SandboxError, Step};
 pub use executor::{Executor, ExitStatus, Process, Usage};
 pub use helper::helper_main;
+pub use hooks::{Hook, Hooks};
 pub use launcher::{Launcher, LauncherConfig};
+pub use network::listening_network;
 pub use oci::OciRuntime;
 pub use spec::{
-    DeviceNode, MountKind, Network, ProcessSpec, ProgramSpec, Resources, SandboxMount, Security, Stdio,
-    TerminalSize, Ulimit,
+    BindOptions, DeviceAccess, DeviceNode, IntelRdt, MountKind, Network, NodeKind, ProcessSpec, ProgramSpec,
+    Resources, SandboxMount, Security, Stdio, TerminalSize, Ulimit,
 };

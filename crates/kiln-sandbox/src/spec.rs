@@ -1,5 +1,6 @@
 //! What to run: one process, its root, what it sees of the machine, and what it may do.
 
+use crate::hooks::Hooks;
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -28,6 +29,10 @@ pub struct ProcessSpec {
     pub cgroup_parent: Option<String>,
     /// Size of `/dev/shm` in bytes; `None` is 64 MiB.
     pub shm_size: Option<u64>,
+    /// Programs that are run as it comes and goes; not for those that join it.
+    pub hooks: Hooks,
+    /// Resource control of Intel processors; by OCI runtimes only.
+    pub intel_rdt: Option<IntelRdt>,
 }
 
 impl ProcessSpec {
@@ -44,6 +49,8 @@ impl ProcessSpec {
             resources: Resources::default(),
             cgroup_parent: None,
             shm_size: None,
+            hooks: Hooks::default(),
+            intel_rdt: None,
         }
     }
 }
@@ -108,12 +115,12 @@ pub struct SandboxMount {
 /// What a [`SandboxMount`] shows.
 #[derive(Debug)]
 pub enum MountKind {
-    /// A directory or file. What is mounted below it does not come along.
+    /// A directory or file.
     Bind {
         /// A handle (`O_PATH` is enough) inside a mount of the daemon's namespace; the run clones it.
         fd: OwnedFd,
-        /// Refuse writes.
-        read_only: bool,
+        /// How it is mounted.
+        options: BindOptions,
     },
     /// An empty filesystem in memory (nosuid).
     Tmpfs {
@@ -137,11 +144,26 @@ pub enum MountKind {
     },
 }
 
+/// How a directory or file is mounted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BindOptions {
+    /// Refuse writes.
+    pub read_only: bool,
+    /// Set-user-id bits and file capabilities do not count.
+    pub nosuid: bool,
+    /// Device nodes cannot be opened.
+    pub nodev: bool,
+    /// Nothing can be executed.
+    pub noexec: bool,
+    /// What is mounted below it comes along, mounted in the same way.
+    pub recursive: bool,
+}
+
 /// A device node of the sandbox's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceNode {
-    /// A block device; else one of characters.
-    pub block: bool,
+    /// What it is.
+    pub kind: NodeKind,
     /// Of its number.
     pub major: u32,
     /// Of its number.
@@ -152,15 +174,61 @@ pub struct DeviceNode {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// What may be done with the device, also through other nodes of it. All may be done in an insecure sandbox.
+    pub access: DeviceAccess,
+}
+
+/// Kinds of nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeKind {
+    /// A device of blocks.
+    Block,
+    /// A device of characters.
+    Char,
+    /// A named pipe, which has no number.
+    Fifo,
+}
+
+/// What a device cgroup lets be done with a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceAccess {
+    /// Open for reading.
+    pub read: bool,
+    /// Open for writing.
+    pub write: bool,
+    /// Make nodes of it; every sandbox may make any node.
+    pub mknod: bool,
+}
+
+impl DeviceAccess {
+    /// Everything.
+    pub const ALL: Self = Self { read: true, write: true, mknod: true };
+}
+
+/// Resource control, see the OCI runtime specification, config-linux.md, "IntelRdt". Empty is not set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IntelRdt {
+    /// The class of service.
+    pub clos_id: String,
+    /// Its share of caches.
+    pub l3_cache_schema: String,
+    /// Its share of memory bandwidth.
+    pub mem_bw_schema: String,
+    /// All its lines.
+    pub schemata: Vec<String>,
+    /// Watch cache and bandwidth.
+    pub enable_monitoring: bool,
 }
 
 /// What of the network the process sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Network {
     /// The daemon's network.
     Host,
     /// A loopback interface only.
     None,
+    /// That of a network namespace, which is there already ([`crate::listening_network`]).
+    Namespace(OwnedFd),
 }
 
 /// How far the process is confined.

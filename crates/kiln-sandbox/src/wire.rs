@@ -5,6 +5,7 @@
 //! over a socket of the run's own.
 
 use crate::error::{ExecFailure, SandboxError, Step};
+use crate::hooks::{Container, Hook};
 use crate::spec::{DeviceNode, Security, TerminalSize};
 use kiln_sys::process::Usage;
 use serde::{Deserialize, Serialize};
@@ -101,14 +102,46 @@ pub(crate) struct Program {
 /// The sandbox to make.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Sandbox {
-    pub(crate) root: FdIndex,
+    pub(crate) root: Root,
     pub(crate) read_only_root: bool,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) hostname: String,
-    pub(crate) own_network: bool,
+    pub(crate) network: Net,
     pub(crate) devices: Devices,
     pub(crate) shm_size: u64,
     pub(crate) cgroup_view: CgroupView,
+}
+
+/// Where the root comes from.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Root {
+    /// A detached mount, to be attached in the helper's empty tree.
+    Detached(FdIndex),
+    /// It is mounted in a bundle, where hooks find it: the sandbox is made in a copy of the daemon's mount tree.
+    Bundled(Box<Bundled>),
+}
+
+/// A root for hooks.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Bundled {
+    /// The daemon's mount namespace.
+    pub(crate) namespace: FdIndex,
+    /// The writing end of a pipe that execve(2) closes; something is written when it does not come to that.
+    pub(crate) executed: FdIndex,
+    pub(crate) container: Container,
+    pub(crate) create_container: Vec<Hook>,
+    pub(crate) start_container: Vec<Hook>,
+}
+
+/// The network of a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Net {
+    /// The helper's, which is the daemon's.
+    Host,
+    /// A new one, in which the child is born.
+    New,
+    /// Behind this descriptor; the child enters it.
+    Given(FdIndex),
 }
 
 /// What `/sys/fs/cgroup` shows.
@@ -144,6 +177,9 @@ pub(crate) struct Rlimit {
     pub(crate) hard: Option<u64>,
 }
 
+/// From the daemon to a child that waits after [`Reply::Created`].
+pub(crate) const GO_ON: &[u8] = b"go on";
+
 /// Answers on the run's socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
@@ -153,6 +189,8 @@ pub(crate) enum Reply {
     Refused(Failure),
     /// From the child; carries the master side of the terminal.
     Terminal,
+    /// From the child of a sandbox with hooks: everything is mounted. It goes on when it is sent [`GO_ON`].
+    Created,
     /// From the first child of a sandbox: others may join it now.
     Ready,
     /// From the child, which then exits.
@@ -185,14 +223,6 @@ impl Failure {
 
     /// The failure as a packet that is never too long.
     pub(crate) fn packet(self, wrap: fn(Failure) -> Reply) -> Vec<u8> {
-        let short = |mut text: String| {
-            let mut end = text.len().min(PACKET / 8);
-            while !text.is_char_boundary(end) {
-                end -= 1;
-            }
-            text.truncate(end);
-            text
-        };
         let failure = match self {
             Failure::Exec(e) => Failure::Exec(ExecFailure { program: short(e.program), kind: e.kind }),
             Failure::Setup { step, message } => Failure::Setup { step, message: short(message) },
@@ -200,6 +230,25 @@ impl Failure {
         };
         serde_json::to_vec(&wrap(failure)).unwrap_or_default()
     }
+}
+
+/// The beginning of a text, so much of it that it fits a packet as JSON.
+fn short(mut text: String) -> String {
+    const LIMIT: usize = PACKET - 512;
+    let escaped = |c: char| match c {
+        '"' | '\\' => 2,
+        c if c.is_control() => 6,
+        c => c.len_utf8(),
+    };
+    let mut length = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        length += escaped(*c);
+        length > LIMIT
+    });
+    if let Some((end, _)) = end {
+        text.truncate(end);
+    }
+    text
 }
 
 impl From<Failure> for SandboxError {
@@ -292,14 +341,25 @@ mod tests {
             seccomp: None,
         };
         let sandbox = Sandbox {
-            root: 2,
+            root: Root::Bundled(Box::new(Bundled {
+                namespace: 2,
+                executed: 3,
+                container: Container { id: "a".into(), bundle: "/b".into() },
+                create_container: vec![Hook {
+                    path: "/h".into(),
+                    args: vec!["h".into()],
+                    env: vec![],
+                    timeout: None,
+                }],
+                start_container: vec![],
+            })),
             read_only_root: true,
             mounts: vec![Mount {
                 dest: "/run/secret".into(),
                 source: Source::File { start: 0, end: 3, mode: 0o400, uid: 1, gid: 2 },
             }],
             hostname: "h".into(),
-            own_network: true,
+            network: Net::Given(6),
             devices: Devices::All { loops: 8 },
             shm_size: 1 << 40,
             cgroup_view: CgroupView::Hybrid { controllers: vec!["memory".into()], unified: true },
@@ -313,9 +373,15 @@ mod tests {
 
     #[test]
     fn a_long_failure_still_fits_a_packet() {
-        let packet = Failure::new(Step::Mount, "\u{1}\u{e9}".repeat(5000)).packet(Reply::Failed);
-        assert!(packet.len() <= PACKET, "{}", packet.len());
-        let reply: Reply = serde_json::from_slice(&packet).unwrap();
-        assert!(matches!(reply, Reply::Failed(Failure::Setup { step: Step::Mount, .. })));
+        for (text, told) in [("\u{1}\u{e9}", 1300), ("\"\\", 1500), ("\u{7f}x", 2000), ("plain words ", 3500)]
+        {
+            let packet = Failure::new(Step::Mount, text.repeat(5000)).packet(Reply::Failed);
+            assert!(packet.len() <= PACKET, "{}", packet.len());
+            let reply: Reply = serde_json::from_slice(&packet).unwrap();
+            let Reply::Failed(Failure::Setup { step: Step::Mount, message }) = reply else {
+                panic!("{reply:?}")
+            };
+            assert!(message.len() >= told.min(message.len().max(1000)), "{}", message.len());
+        }
     }
 }

@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::{Env, drain, skip, start};
+use common::{Env, PATIENCE, drain, skip, start, wait_for};
 use kiln_sandbox::*;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn root_output_and_exit_codes_come_back() {
@@ -117,7 +117,8 @@ async fn root_mounts_show_up_and_missing_points_are_made() {
          stat -c '%a %u:%g %s' /run/secrets/s; (echo x > /run/secrets/s) 2>&1; echo x > /t/x; df -k /t | tail -1 | \
          awk '{print $2}'; stat -c %a /t; df -k /dev/shm | tail -1 | awk '{print $2}'",
     );
-    let bind = |fd, read_only| MountKind::Bind { fd, read_only };
+    let bind =
+        |fd, read_only| MountKind::Bind { fd, options: BindOptions { read_only, ..BindOptions::default() } };
     let file = |text: &str, mode, uid, gid| MountKind::File { contents: text.into(), mode, uid, gid };
     for (dest, kind) in [
         ("/rw", bind(open(host.path()), false)),
@@ -176,25 +177,24 @@ async fn root_read_only_root_and_no_network() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn root_killing_is_quick_and_takes_everything() {
-    if skip("root_killing_is_quick_and_takes_everything") {
+async fn root_killing_takes_everything() {
+    if skip("root_killing_takes_everything") {
         return;
     }
     let env = Env::new().await;
     let script =
         "(trap '' TERM; sleep 1000) & trap 'echo term' TERM; echo ready; while :; do sleep 1000 & wait; done";
     let (process, out) = start(&env.launcher, env.script("kill", script)).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    wait_for(&out, "ready\n").await;
     process.kill(15).unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    wait_for(&out, "term\n").await;
     let pid = process.pid().unwrap();
     assert!(Path::new(&format!("/proc/{pid}")).exists());
-    let begin = Instant::now();
     process.kill(9).unwrap();
-    assert_eq!(process.wait().await.unwrap(), ExitStatus::Signal(9));
-    assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+    let status = tokio::time::timeout(PATIENCE, process.wait()).await.expect("it ends");
+    assert_eq!(status.unwrap(), ExitStatus::Signal(9));
     // The end of the pipe comes only when every process that held it is gone.
-    assert_eq!(drain(out), "ready\nterm\n");
+    assert_eq!(drain(out), "");
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
     process.kill(9).unwrap();
 }
@@ -207,9 +207,8 @@ async fn root_dropping_a_process_kills_it() {
     let env = Env::new().await;
     let (process, out) = start(&env.launcher, env.script("drop", "sleep 1000 & sleep 1000")).await.unwrap();
     drop(process);
-    let begin = Instant::now();
-    tokio::task::spawn_blocking(move || drain(out)).await.unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(2));
+    let end = tokio::task::spawn_blocking(move || drain(out));
+    tokio::time::timeout(PATIENCE, end).await.expect("the step ends").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,11 +226,7 @@ async fn root_giving_up_a_start_kills_what_was_started() {
         let Ok(started) = tokio::time::timeout(limit, start(&env.launcher, spec)).await else { continue };
         drop(started.unwrap());
     }
-    let begin = Instant::now();
-    while sleeping() && begin.elapsed() < Duration::from_secs(5) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert!(!sleeping());
+    common::until("the steps end", || !sleeping()).await;
 }
 
 /// True when a process of such a step is there, told by its environment.
@@ -294,7 +289,7 @@ async fn root_a_dead_helper_is_replaced() {
         assert!(matches!(process.wait().await, Err(SandboxError::HelperGone)));
         assert_eq!(env.sh(&format!("again{round}"), "echo back").await.text, "back\n");
         assert_eq!(drain(out), "");
-        assert!(common::cgroup_goes(&id).await);
+        common::cgroup_goes(&id).await;
     }
 }
 
@@ -331,7 +326,7 @@ async fn root_no_cgroup_stays_behind() {
     let out = env.sh("seen", "cat /proc/self/cgroup").await;
     assert!(out.text.lines().all(|l| !l.contains("kiln-")), "{}", out.text);
     drop(env);
-    assert!(common::cgroup_goes("seen").await);
+    common::cgroup_goes("seen").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -340,7 +335,7 @@ async fn root_a_cgroup_parent_is_joined() {
         return;
     }
     let env = Env::new().await;
-    let mut spec = env.script("member", "cat /proc/self/cgroup; sleep 1000");
+    let mut spec = env.script("member", "cat /proc/self/cgroup; echo joined; sleep 1000");
     spec.cgroup_parent = Some("/../kiln-sandbox-test".into());
     spec.resources.pids = Some(20);
     let (process, out) = match start(&env.launcher, spec).await {
@@ -350,14 +345,8 @@ async fn root_a_cgroup_parent_is_joined() {
         }
         Err(e) => panic!("{e}"),
     };
-    let mut groups = String::new();
-    for _ in 0..100 {
-        groups = fs::read_to_string(format!("/proc/{}/cgroup", process.pid().unwrap())).unwrap();
-        if groups.lines().any(|l| l.contains(":pids:") && l.ends_with("/member")) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let inside = wait_for(&out, "joined\n").await;
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", process.pid().unwrap())).unwrap();
     let of = |name: &str| groups.lines().find(|l| l.contains(name)).map(|l| l.rsplit(':').next().unwrap());
     for name in [":pids:", "0::"] {
         if let Some(path) = of(name) {
@@ -367,9 +356,8 @@ async fn root_a_cgroup_parent_is_joined() {
     process.kill(9).unwrap();
     process.wait().await.unwrap();
     // Inside, the step is at the root of what it sees.
-    let text = drain(out);
-    assert!(text.lines().all(|l| !l.contains("member")), "{text}");
-    assert!(common::cgroup_goes("member").await);
+    assert!(!inside.contains("member"), "{inside}");
+    common::cgroup_goes("member").await;
     for dir in ["pids/", "unified/", ""] {
         let base = Path::new("/sys/fs/cgroup").join(dir).join("kiln-sandbox-test");
         let _ = fs::remove_dir(base.join("buildkit"));
@@ -389,7 +377,8 @@ async fn root_insecure_steps_make_cgroups_that_go_with_them() {
     );
     spec.program.security = Security::Insecure;
     assert_eq!(env.run(spec).await.unwrap().text, "made\n");
-    assert!(common::cgroup_goes("own-cgroups").await && common::cgroup_goes("made-inside").await);
+    common::cgroup_goes("own-cgroups").await;
+    common::cgroup_goes("made-inside").await;
     // A sandboxed step makes none.
     let out = env.sh("no-cgroups", "cd /sys/fs/cgroup; mkdir x; mkdir unified/x; mkdir cpuset/x; true").await;
     assert!(!out.text.is_empty());

@@ -60,7 +60,7 @@ impl Session {
         if !self.supports(method) {
             return Err(SessionError::Unsupported(method.to_string()));
         }
-        let stream = raw::call(self.connection(), method, metadata);
+        let stream = raw::call(self.connection(), method, metadata, raw::PIECES);
         let answer = async {
             let mut stream = stream;
             one(&mut stream, request).await.map(Response::new)
@@ -94,7 +94,7 @@ impl RemoteStore {
         if !self.session.supports(method) {
             return Err(SessionError::Unsupported(method.to_string()));
         }
-        Ok(raw::call(self.session.connection(), method, self.metadata()?))
+        Ok(raw::call(self.session.connection(), method, self.metadata()?, raw::PIECES))
     }
 
     /// The size of a blob in bytes; [`SessionError::is_missing`] if the store has no such blob.

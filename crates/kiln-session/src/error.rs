@@ -12,6 +12,9 @@ pub enum SessionError {
     /// A second connection under the id of a live session.
     #[error("session {0} already exists")]
     Duplicate(String),
+    /// More clients than there may be.
+    #[error("too many sessions: there are {0}")]
+    TooMany(usize),
     /// The stream's metadata cannot be a session's.
     #[error("invalid session: {0}")]
     Invalid(String),
@@ -48,6 +51,7 @@ impl SessionError {
         match self {
             Self::NoSession(_) | Self::NoSessions | Self::SecretNotFound(_) => Code::NotFound,
             Self::Duplicate(_) => Code::AlreadyExists,
+            Self::TooMany(_) => Code::ResourceExhausted,
             Self::Invalid(_) => Code::InvalidArgument,
             Self::Unsupported(_) => Code::Unimplemented,
             Self::Call { status, .. } => status.code(),

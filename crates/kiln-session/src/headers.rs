@@ -115,7 +115,7 @@ pub fn encode_values(
 /// Reads what [`encode_values`] wrote.
 pub fn decode_values(map: &MetadataMap, key: &str) -> Vec<String> {
     let flag = format!("{key}-encoded");
-    let encoded = matches!(values(map, &flag).next(), Some("1" | "t" | "T" | "TRUE" | "true" | "True"));
+    let encoded = values(map, &flag).next().and_then(kiln_go::parse_bool) == Some(true);
     let decode = |v: &str| match encoded {
         true => percent_decode_str(&v.replace('+', " ")).decode_utf8_lossy().into_owned(),
         false => v.to_string(),

@@ -39,16 +39,23 @@ impl HealthPolicy {
     }
 }
 
+/// Longest answer, in bytes: it is a number, and every session is asked at any time.
+const MAX_ANSWER: usize = 4 << 10;
+
+fn client(connection: Connection) -> HealthClient<Connection> {
+    HealthClient::with_origin(connection, origin()).max_decoding_message_size(MAX_ANSWER)
+}
+
 /// Asks once.
 pub(crate) async fn check(
     connection: Connection,
 ) -> Result<tonic::Response<kiln_proto::health::HealthCheckResponse>, Status> {
-    HealthClient::with_origin(connection, origin()).check(HealthCheckRequest::default()).await
+    client(connection).check(HealthCheckRequest::default()).await
 }
 
 /// Checks until the client counts as gone; returns why.
 pub(crate) async fn watch(connection: Connection, policy: HealthPolicy) -> String {
-    let mut client = HealthClient::with_origin(connection, origin());
+    let mut client = client(connection);
     let mut ticks = interval_at(Instant::now() + policy.interval, policy.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut failures, mut last) = (0, Duration::ZERO);

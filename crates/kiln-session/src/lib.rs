@@ -23,7 +23,7 @@ mod raw;
 mod server;
 mod session;
 
-pub use connection::Connection;
+pub use connection::{Answer, Connection};
 pub use content::{RemoteBlob, RemoteStore};
 pub use credentials::{Credentials, Token, TokenRequest};
 pub use error::SessionError;
@@ -43,9 +43,13 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Largest HTTP/2 frame we accept, in bytes: fewer, larger frames for file data.
 const FRAME_SIZE: u32 = 64 << 10;
-/// Largest header list we accept, in bytes. Ignore files travel in headers, so the usual 16 KiB would not do;
+/// Largest header list that we accept of a call, in bytes. Ignore files travel in headers, so the usual 16 KiB would not do;
 /// this is the limit of the Go implementation.
 const HEADER_LIST: u32 = 16 << 20;
+/// Largest header list that we accept in answer to a call, in bytes: it holds a status and its details.
+const ANSWER_HEADERS: u32 = 256 << 10;
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

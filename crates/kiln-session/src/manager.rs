@@ -24,6 +24,9 @@ const ARRIVAL: Duration = Duration::from_secs(5);
 /// How long the end of a build that fails at once waits for the client's session.
 const SETTLING: Duration = Duration::from_millis(500);
 
+/// Sessions at a time. Each holds some tens of kilobytes, and what its client makes the daemon read.
+const MAX_SESSIONS: usize = 4096;
+
 /// Whether a lookup waits for a client that is still connecting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
@@ -101,6 +104,9 @@ impl SessionManager {
         let mut sessions = self.sessions();
         if sessions.contains_key(&id) {
             return Err(SessionError::Duplicate(id));
+        }
+        if sessions.len() >= MAX_SESSIONS {
+            return Err(SessionError::TooMany(sessions.len()));
         }
         sessions.insert(id.clone(), session.clone());
         drop(sessions);

@@ -25,8 +25,12 @@ pub(crate) const EXPORTER_ID: &str = "buildkit-attachable-exporter-id";
 pub(crate) const MULTI_PLATFORM: &str = "buildkit-exporter-multi-platform";
 pub(crate) const RESPONSE_PREFIX: &str = "exporter-md-";
 
-/// Messages that may wait to be sent.
+/// Small messages that may wait to be sent.
 pub(crate) const QUEUE: usize = 256;
+/// As [`QUEUE`], of packets and pieces of some tens of kilobytes: a peer that does not read keeps them in memory.
+pub(crate) const PACKETS: usize = 64;
+/// As [`QUEUE`], of pieces of up to a few megabytes.
+pub(crate) const PIECES: usize = 2;
 
 /// What the other side of a stream sends.
 pub type Incoming = BoxStream<'static, Result<Bytes, Status>>;
@@ -172,8 +176,14 @@ impl Drop for ByteUpload {
 }
 
 /// Opens a streaming call. It goes out at once; the answer arrives in `incoming`.
-pub(crate) fn call(connection: Connection, method: &'static str, metadata: MetadataMap) -> RawStream {
-    let (outgoing, messages) = mpsc::channel(QUEUE);
+/// `queue` messages of ours may wait.
+pub(crate) fn call(
+    connection: Connection,
+    method: &'static str,
+    metadata: MetadataMap,
+    queue: usize,
+) -> RawStream {
+    let (outgoing, messages) = mpsc::channel(queue);
     let mut request = Request::new(ReceiverStream::new(messages));
     *request.metadata_mut() = metadata;
     // The peer may answer only after it has read something, so the request must make progress meanwhile.

@@ -53,7 +53,7 @@ impl Server {
         Self::default()
     }
 
-    fn with<S>(mut self, service: S, methods: &[&str]) -> Self
+    pub(crate) fn with<S>(mut self, service: S, methods: &[&str]) -> Self
     where
         S: tower::Service<
                 tonic::codegen::http::Request<tonic::body::Body>,

@@ -125,7 +125,7 @@ impl Session {
     pub fn forward_ssh(&self, id: &str) -> Result<BytesPipe, SessionError> {
         let mut metadata = MetadataMap::new();
         insert(&mut metadata, "buildkit.ssh.id", id)?;
-        Ok(raw::call(self.connection(), raw::FORWARD_AGENT, metadata).into_pipe())
+        Ok(raw::call(self.connection(), raw::FORWARD_AGENT, metadata, raw::PIECES).into_pipe())
     }
 
     /// Reads what the client serves at `http://<host><path>`, such as a context from its standard input.
@@ -133,7 +133,7 @@ impl Session {
         let mut metadata = MetadataMap::new();
         insert(&mut metadata, "urlpath", path)?;
         insert(&mut metadata, "urlhost", host)?;
-        Ok(raw::call(self.connection(), raw::PULL, metadata).into_pipe())
+        Ok(raw::call(self.connection(), raw::PULL, metadata, raw::PIECES).into_pipe())
     }
 
     /// Opens a transfer of a local directory to us; see [`crate::fsutil::receive`].
@@ -144,19 +144,19 @@ impl Session {
         encode_values(&mut metadata, "include-patterns", &request.include)?;
         encode_values(&mut metadata, "exclude-patterns", &request.exclude)?;
         encode_values(&mut metadata, "followpaths", &request.follow_paths)?;
-        Ok(raw::call(self.connection(), raw::FILE_SYNC, metadata))
+        Ok(raw::call(self.connection(), raw::FILE_SYNC, metadata, raw::QUEUE))
     }
 
     /// Opens a transfer of files to the client; see [`crate::fsutil::send`].
     pub fn send_files(&self, request: &FileRequest) -> Result<RawStream, SessionError> {
         self.require(raw::FILE_SEND)?;
-        Ok(raw::call(self.connection(), raw::FILE_SEND, file_metadata(request)?))
+        Ok(raw::call(self.connection(), raw::FILE_SEND, file_metadata(request)?, raw::PACKETS))
     }
 
     /// Opens a transfer of one archive to the client. Call [`ByteUpload::finish`] at the end.
     pub fn send_bytes(&self, request: &FileRequest) -> Result<ByteUpload, SessionError> {
         self.require(raw::FILE_SEND)?;
-        Ok(raw::call(self.connection(), raw::FILE_SEND, file_metadata(request)?).into_upload())
+        Ok(raw::call(self.connection(), raw::FILE_SEND, file_metadata(request)?, raw::PIECES).into_upload())
     }
 
     fn require(&self, method: &str) -> Result<(), SessionError> {

@@ -400,5 +400,5 @@ async fn a_session_is_settled_when_its_client_has_answered() {
     // A build does not end later than this for a client that never comes.
     let begun = std::time::Instant::now();
     manager.settle("never").await;
-    assert!(begun.elapsed() < std::time::Duration::from_secs(4));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60));
 }

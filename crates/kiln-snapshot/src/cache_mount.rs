@@ -74,6 +74,12 @@ struct Busy {
 }
 
 impl CacheMounts {
+    /// How many wait for a directory that others have.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().values().flat_map(|busy| &busy.waiting).filter(|who| !who.is_closed()).count()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Busy>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -139,6 +139,11 @@ impl<O: Ops> Solver<O> {
         self.inspect(Scheduler::active).await.unwrap_or_default()
     }
 
+    /// Waits until everything said before is taken in and told on: builds that were withdrawn, jobs that ended.
+    pub async fn caught_up(&self) {
+        let _ = self.inspect(|_| ()).await;
+    }
+
     async fn inspect<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Scheduler<O>) -> T + Send + 'static,

@@ -145,11 +145,15 @@ impl SourceInstance for BlobInstance {
         if made.is_none() {
             let mut blob = self.id.locator.open(&self.registry, cx).await?;
             let mut status = cx.begin(format!("downloading {}", self.id.locator.digest));
-            let mut save = Save::begin(&self.snapshots, self.id.file.clone());
+            let mut save = Save::begin(&self.snapshots, self.id.file.clone()).await?;
             let (mut current, total) = (0, blob.size.unwrap_or(0));
             while let Some(piece) = blob.data.next().await {
                 let piece = piece.map_err(SourceError::io(format!("read {}", self.id.locator)))?;
                 current += piece.len() as u64;
+                if let Some(size) = blob.size.filter(|size| current > *size) {
+                    let (what, message) = (self.id.locator.to_string(), format!("longer than {size} bytes"));
+                    return Err(SourceError::Client { what, message });
+                }
                 save.write(piece).await?;
                 status.set("", current, total);
             }

@@ -13,12 +13,12 @@ use async_trait::async_trait;
 use kiln_content::ContentStore;
 use kiln_digest::Digest;
 use kiln_llb::cachekey::{ImageKey, image_key};
-use kiln_oci::{Descriptor, ImageConfig, Platform, Reference, annotation, chain_id};
+use kiln_oci::{Descriptor, ImageConfig, Reference, annotation, chain_id};
 use kiln_registry::Registry;
 use kiln_snapshot::{CompressionOpts, LayerDesc, NewRef, Snapshot, Snapshots};
 use tokio::sync::Mutex;
 
-pub use self::id::{ImageId, Origin, ResolveMode};
+pub use self::id::{ImageId, Origin};
 pub use self::layers::{LayerStatuses, RegistryLayers};
 use crate::layout::LayoutLayers;
 use crate::{Result, SourceContext, SourceError, SourceInstance, SourceKeys};
@@ -126,7 +126,7 @@ fn keys(id: &ImageId, image: &ResolvedImage) -> Result<SourceKeys> {
     }
     let first = ImageKey {
         digest: &image.root.digest,
-        platform: &llb_platform(&id.platform.normalize()),
+        platform: &id.platform.normalize(),
         layer_limit: id.layer_limit,
     };
     let mut keys = vec![image_key(&first).to_string()];
@@ -145,16 +145,6 @@ fn keys(id: &ImageId, image: &ResolvedImage) -> Result<SourceKeys> {
         Ok(_) => {}
     }
     Ok(SourceKeys { keys, pin: image.root.digest.to_string() })
-}
-
-fn llb_platform(p: &Platform) -> kiln_llb::Platform {
-    kiln_llb::Platform {
-        architecture: p.architecture.clone(),
-        os: p.os.clone(),
-        variant: p.variant.clone(),
-        os_version: p.os_version.clone(),
-        os_features: p.os_features.clone(),
-    }
 }
 
 /// One image of a build.
@@ -207,6 +197,7 @@ impl SourceInstance for ImageInstance {
 mod tests {
     use super::*;
     use kiln_llb::cachekey::source_digest;
+    use kiln_oci::Platform;
     use std::collections::BTreeMap;
 
     fn image(config: &str, layers: usize) -> ResolvedImage {

@@ -7,16 +7,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use kiln_content::ContentStore;
+use kiln_blocking::Feed;
+use kiln_content::{BlobWriter, ContentStore};
 use kiln_digest::Digest;
 use kiln_oci::Descriptor;
 use kiln_snapshot::LayerProvider;
-use tokio::sync::mpsc;
 
 use crate::{Client, ClientError, Result, SourceError};
 
-/// Pieces between the client and the disk.
-const QUEUE: usize = 16;
+type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Names a layout.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -79,32 +78,27 @@ impl LayerProvider for LayoutLayers {
         &self,
         descriptor: &Descriptor,
         progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<(), Failed> {
         let mut blob = self.client.layout_blob(&self.layout, &descriptor.digest).await?;
-        let (sender, mut pieces) = mpsc::channel::<Bytes>(QUEUE);
         let (content, digest, size) = (self.content.clone(), descriptor.digest, descriptor.size);
-        let write = tokio::task::spawn_blocking(move || {
-            let mut writer = content.writer(Some(digest), None)?;
-            while let Some(piece) = pieces.blocking_recv() {
-                writer.write(&piece)?;
-            }
-            // The digest decides; a blob that is cut off is none.
-            writer.commit(Some(size))
+        let writer = kiln_blocking::run(move || content.writer(Some(digest), None)).await??;
+        let mut feed = Feed::new(writer, |writer: &mut BlobWriter, piece: Bytes| {
+            writer.write(&piece).map_err(|e| Box::new(e) as Failed)
         });
         let mut current = 0;
         while let Some(piece) = blob.data.next().await {
             let piece = piece.map_err(|e| ClientError(e.to_string()))?;
-            current += piece.len() as u64;
+            let length = piece.len();
+            current += length as u64;
             if current > size {
                 return Err(format!("{digest} is larger than {size} bytes").into());
             }
-            if sender.send(piece).await.is_err() {
-                break;
-            }
+            feed.give(piece, length).await?;
             progress(current);
         }
-        drop(sender);
-        write.await??;
+        let writer = feed.finish().await?;
+        // The digest decides; a blob that is cut off is none.
+        kiln_blocking::run(move || writer.commit(Some(size))).await??;
         Ok(())
     }
 }

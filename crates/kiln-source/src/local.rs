@@ -101,6 +101,10 @@ impl LocalInstance {
     async fn receive(&self, progress: Arc<dyn Progress>) -> Result<Snapshot> {
         let wrap = |e: Failed| match e {
             Failed::Source(e) => e,
+            // A client that was given no directory has no such service.
+            Failed::Session(SessionError::Unsupported(_)) => {
+                self.id.failed("no local sources enabled: the client offers no directories")
+            }
             other => self.id.failed(other.to_string()),
         };
         let call = |session: Session| self.receive_from(session, progress.clone());

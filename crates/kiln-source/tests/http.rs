@@ -84,13 +84,12 @@ async fn a_checksum_needs_no_server_for_the_key() {
         rooms.open(&url, &[("http.checksum", &bad)]).unwrap().snapshot(&cx).await.unwrap_err().to_string();
     assert_eq!(error, format!("digest mismatch for {url}: {good} (expected: {bad})"));
     // Removed in the background.
-    for _ in 0..100 {
-        if kept() == before {
-            return;
+    let gone = async {
+        while kept() != before {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    panic!("the refused download stayed");
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.expect("the refused download goes");
 }
 
 #[tokio::test]
@@ -221,4 +220,54 @@ async fn what_a_build_has_learnt_stays_true_for_it() {
     let cx = build();
     assert_eq!(pin(&cx).await, pin(&cx).await);
     assert_ne!(pin(&cx).await, pin(&build()).await);
+}
+
+/// Answers every request with the head of a long body and one byte of it.
+fn stalling(streams: Arc<std::sync::Mutex<Vec<std::net::TcpStream>>>) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nx").unwrap();
+            streams.lock().unwrap().push(stream);
+        }
+    });
+    host
+}
+
+/// With two threads for blocking work in all.
+#[test]
+fn servers_that_stand_still_hold_no_thread() {
+    let limit = std::time::Duration::from_secs(40);
+    let streams = Arc::default();
+    let slow = stalling(Arc::clone(&streams));
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).max_blocking_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let rooms = Arc::new(rooms());
+        let fetch = |url: String| {
+            let source = rooms.open(&url, &[]).unwrap();
+            async move { source.keys(&SourceContext::anonymous()).await.map(|keys| keys.pin) }
+        };
+        let waiting: Vec<_> = (0..20).map(|n| tokio::spawn(fetch(format!("http://{slow}/{n}")))).collect();
+        let all = async {
+            while streams.lock().unwrap().len() < 20 {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(limit, all).await.expect("all are asked");
+        let good = Server::start(|_| Answer::new(200, "content")).await;
+        let got = tokio::time::timeout(limit, fetch(format!("http://{}/f", good.host))).await;
+        assert_eq!(got.expect("in normal time").unwrap(), Digest::sha256("content").to_string());
+        assert!(waiting.iter().all(|w| !w.is_finished()));
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    });
 }

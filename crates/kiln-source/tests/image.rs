@@ -9,8 +9,8 @@ use common::*;
 use kiln_digest::Digest;
 use kiln_oci::{Descriptor, Index, Manifest, Platform, Reference, chain_id, media_type};
 use kiln_registry::Access;
-use kiln_source::SourceContext;
 use kiln_source::image::{ImageId, LayerStatuses, RegistryLayers};
+use kiln_source::{ByteReader, ByteStream, Client, ClientError, Duplex, Layout, NoClient, SourceContext};
 
 /// A registry with fixed content.
 #[derive(Clone, Default)]
@@ -310,6 +310,43 @@ async fn single_blobs_become_files() {
     let source = rooms.open(&format!("oci-layout+blob://not/real@{}", blob.digest), &file).unwrap();
     let error = source.snapshot(&context(wrong).0).await.unwrap_err().to_string();
     assert!(error.contains("digest mismatch"), "{error}");
+}
+
+/// A client that never ends what it said would be three bytes.
+struct Endless;
+
+#[async_trait::async_trait]
+impl Client for Endless {
+    async fn secret(&self, _: &str) -> Result<Option<Vec<u8>>, ClientError> {
+        Ok(None)
+    }
+    async fn ssh_agent(&self, id: &str) -> Result<Box<dyn Duplex>, ClientError> {
+        NoClient.ssh_agent(id).await
+    }
+    async fn check_ssh_agent(&self, id: &str) -> Result<(), ClientError> {
+        NoClient.check_ssh_agent(id).await
+    }
+    async fn upload(&self, host: &str, path: &str) -> Result<ByteReader, ClientError> {
+        NoClient.upload(host, path).await
+    }
+    async fn layout_blob(&self, _: &Layout, _: &Digest) -> Result<ByteStream, ClientError> {
+        let pieces = futures::stream::repeat_with(|| Ok(bytes::Bytes::from_static(&[0; 1 << 16])));
+        Ok(ByteStream { size: Some(3), data: Box::pin(pieces) })
+    }
+}
+
+#[tokio::test]
+async fn a_blob_of_a_client_ends_at_its_size() {
+    let (rooms, digest) = (rooms(), Digest::sha256("x"));
+    let cx = SourceContext { client: Arc::new(Endless), ..SourceContext::anonymous() };
+    for (scheme, wanted) in [("oci-layout+blob", "3 bytes"), ("oci-layout", "larger than")] {
+        let name = format!("{scheme}://not/real@{digest}");
+        let source = rooms.open(&name, &[("oci.store", "s")]).unwrap();
+        let work = tokio::time::timeout(std::time::Duration::from_secs(20), source.snapshot(&cx)).await;
+        let error = work.expect("it ends").unwrap_err().to_string();
+        assert!(error.contains(wanted) && error.contains(&digest.to_string()), "{error}");
+        assert!(rooms.snapshots.content().info(&digest).unwrap().is_none());
+    }
 }
 
 /// What is in the store is given only to those who name a repository that has it.

@@ -12,7 +12,31 @@ pub enum DeviceKind {
     Char = 2, // BPF_DEVCG_DEV_CHAR
 }
 
-/// Devices that may be read and written.
+/// What may be done with a device that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// Open for reading.
+    pub read: bool,
+    /// Open for writing.
+    pub write: bool,
+}
+
+impl Access {
+    /// Everything.
+    pub const ALL: Access = Access { read: true, write: true };
+
+    /// What either allows.
+    pub fn union(self, other: Access) -> Access {
+        Access { read: self.read || other.read, write: self.write || other.write }
+    }
+
+    fn bits(self) -> i32 {
+        let bit = |set, bit| if set { bit } else { 0 };
+        bit(self.read, ACCESS_READ) | bit(self.write, ACCESS_WRITE)
+    }
+}
+
+/// Devices that may be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceRule {
     /// Their kind.
@@ -21,6 +45,8 @@ pub struct DeviceRule {
     pub major: u32,
     /// Minor number; `None` is every one.
     pub minor: Option<u32>,
+    /// For what.
+    pub access: Access,
 }
 
 /// One eBPF instruction, `struct bpf_insn` in linux/bpf.h.
@@ -49,6 +75,8 @@ const TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_CGROUP_DEVICE: u32 = 6;
 const ALLOW_MULTI: u32 = 2;
 const ACCESS_MKNOD: i32 = 1;
+const ACCESS_READ: i32 = 2;
+const ACCESS_WRITE: i32 = 4;
 
 const fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
     Insn { code, regs: dst | src << 4, off, imm }
@@ -69,23 +97,26 @@ fn program(allowed: &[DeviceRule]) -> Vec<Insn> {
         insn(JUMP_NE, 3, 0, 1, ACCESS_MKNOD),
         insn(EXIT, 0, 0, 0, 0),
     ];
-    for device in allowed {
-        let (kind, major) = (device.kind as i32, device.major.cast_signed());
-        match device.minor {
-            Some(minor) => code.extend([
-                insn(JUMP_NE, 2, 0, 3, kind),
-                insn(JUMP_NE, 4, 0, 2, major),
-                insn(JUMP_NE, 5, 0, 1, minor.cast_signed()),
-                insn(EXIT, 0, 0, 0, 0),
-            ]),
-            None => code.extend([
-                insn(JUMP_NE, 2, 0, 2, kind),
-                insn(JUMP_NE, 4, 0, 1, major),
-                insn(EXIT, 0, 0, 0, 0),
-            ]),
-        }
-    }
+    code.extend(allowed.iter().flat_map(rule));
     code.extend([insn(MOVE, 0, 0, 0, 0), insn(EXIT, 0, 0, 0, 0)]);
+    code
+}
+
+/// One device: allowed (r0 is 1 by now), or on to what follows.
+fn rule(device: &DeviceRule) -> Vec<Insn> {
+    let expect = |register, value| insn(JUMP_NE, register, 0, 0, value);
+    let mut code = vec![expect(2, device.kind as i32), expect(4, device.major.cast_signed())];
+    code.extend(device.minor.map(|minor| expect(5, minor.cast_signed())));
+    if device.access != Access::ALL {
+        // Nothing is asked for beyond what is allowed; r1 is not needed any more.
+        let beyond = [insn(MOVE_REG, 1, 3, 0, 0), insn(AND, 1, 0, 0, !device.access.bits()), expect(1, 0)];
+        code.extend(beyond);
+    }
+    code.push(insn(EXIT, 0, 0, 0, 0));
+    let end = code.len();
+    for (at, jump) in code.iter_mut().enumerate().filter(|(_, i)| i.code == JUMP_NE) {
+        jump.off = i16::try_from(end - at - 1).unwrap_or_default();
+    }
     code
 }
 
@@ -178,9 +209,20 @@ mod tests {
 
     #[test]
     fn only_the_listed_devices_open_and_any_node_can_be_made() {
-        let char = |major, minor| DeviceRule { kind: DeviceKind::Char, major, minor };
-        let disk = DeviceRule { kind: DeviceKind::Block, major: 7, minor: Some(1) };
-        let code = program(&[char(1, Some(3)), char(136, None), disk, char(5, Some(0))]);
+        let all = Access::ALL;
+        let char = |major, minor| DeviceRule { kind: DeviceKind::Char, major, minor, access: all };
+        let disk = DeviceRule { kind: DeviceKind::Block, major: 7, minor: Some(1), access: all };
+        let limited = |minor, read, write| DeviceRule { access: Access { read, write }, ..char(10, minor) };
+        let code = program(&[
+            char(1, Some(3)),
+            char(136, None),
+            disk,
+            limited(Some(1), true, false),
+            limited(Some(2), false, true),
+            limited(Some(3), false, false),
+            char(5, Some(0)),
+            DeviceRule { major: 11, ..limited(None, true, false) },
+        ]);
         const READ_WRITE: u32 = 6;
         for (access, kind, major, minor, allowed) in [
             (READ_WRITE, 2, 1, 3, 1),
@@ -198,6 +240,17 @@ mod tests {
             (READ_WRITE, 1, 7, 1, 1),
             (READ_WRITE, 1, 7, 2, 0),
             (READ_WRITE, 2, 7, 1, 0),
+            (2, 2, 10, 1, 1),
+            (4, 2, 10, 1, 0),
+            (READ_WRITE, 2, 10, 1, 0),
+            (4, 2, 10, 2, 1),
+            (2, 2, 10, 2, 0),
+            (2, 2, 10, 3, 0),
+            (4, 2, 10, 3, 0),
+            (1, 2, 10, 3, 1),
+            (2, 2, 11, 9, 1),
+            (4, 2, 11, 9, 0),
+            (2, 1, 11, 9, 0),
         ] {
             assert_eq!(ask(&code, access, kind, major, minor), allowed, "{access} {kind} {major}:{minor}");
         }

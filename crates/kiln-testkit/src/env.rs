@@ -1,5 +1,6 @@
 //! The real binary in a world of its own: home, state, socket, configuration.
 
+use crate::PATIENCE;
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -157,7 +158,7 @@ impl Env {
             .spawn()
             .expect("the daemon starts");
         let mut daemon = Daemon { child, log };
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + PATIENCE;
         while UnixStream::connect(self.socket()).is_err() {
             let state = daemon.child.try_wait().expect("the daemon's state");
             assert!(state.is_none(), "the daemon ended ({state:?}):\n{}", daemon.log());
@@ -176,7 +177,7 @@ fn output(out: std::process::Output) -> Output {
     }
 }
 
-/// A running daemon; killed when dropped.
+/// A running daemon; ended when dropped.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -203,11 +204,10 @@ impl Daemon {
     /// SIGTERM, and waits for the end.
     ///
     /// # Panics
-    /// If it does not end within 20 seconds.
+    /// If it does not end in time.
     pub fn stop(mut self) -> Option<i32> {
-        let pid = self.pid().to_string();
-        drop(Command::new("kill").args(["-TERM", &pid]).status());
-        let end = Instant::now() + Duration::from_secs(20);
+        self.ask_to_end();
+        let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("the daemon's state") {
                 return status.code();
@@ -218,8 +218,32 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    fn ask_to_end(&self) {
+        drop(Command::new("kill").args(["-TERM", &self.pid().to_string()]).status());
+    }
+
+    fn ended_within(&mut self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        false
+    }
+}
+
+/// A daemon that is asked takes its cgroups along. Asked more than once, it waits for nobody.
 impl Drop for Daemon {
     fn drop(&mut self) {
+        for _ in 0..100 {
+            self.ask_to_end();
+            if self.ended_within(Duration::from_millis(50)) {
+                return;
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

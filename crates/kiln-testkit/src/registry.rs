@@ -1,11 +1,11 @@
 //! Debian's `docker-registry` on a loopback port, with a folder of its own.
 
+use crate::PATIENCE;
 use crate::image::{Blob, Image};
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A running registry; killed when dropped.
 #[derive(Debug)]
@@ -31,27 +31,33 @@ impl Registry {
     pub fn start_with(dir: &Path, more: &str) -> Self {
         let data = dir.join("registry");
         fs::create_dir_all(&data).expect("a folder for the registry");
-        let port = free_port();
-        let config = dir.join("registry.yml");
+        let (config, log) = (dir.join("registry.yml"), dir.join("registry.log"));
+        // It takes a port itself, which nobody can take in between, and tells which.
         let text = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:{port}\n{more}",
+            "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:0\n{more}",
             data.display()
         );
         fs::write(&config, text).expect("the registry's configuration");
-        let mut child = Command::new("docker-registry")
+        let child = Command::new("docker-registry")
             .arg("serve")
             .arg(&config)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(fs::File::create(&log).expect("the registry's log"))
             .spawn()
             .expect("docker-registry starts");
-        let end = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(child.try_wait().expect("the registry's state").is_none(), "docker-registry ended");
-            assert!(Instant::now() < end, "docker-registry does not listen");
-            std::thread::sleep(Duration::from_millis(10));
+        let mut registry = Self { child, port: 0, data };
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let said = fs::read_to_string(&log).expect("the registry's log");
+            if let Some(port) = listens_on(&said) {
+                registry.port = port;
+                return registry;
+            }
+            let state = registry.child.try_wait().expect("the registry's state");
+            assert!(state.is_none(), "docker-registry ended ({state:?}):\n{said}");
+            assert!(Instant::now() < end, "docker-registry does not listen:\n{said}");
+            std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        Self { child, port, data }
     }
 
     /// `127.0.0.1:PORT`
@@ -98,9 +104,11 @@ fn link(dir: &Path, blob: &Blob) {
     fs::write(dir.join("link"), blob.digest.to_string()).expect("the registry's folder");
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
-    listener.local_addr().expect("a bound port").port()
+/// The port in a log that holds `listening on 127.0.0.1:PORT"`.
+fn listens_on(log: &str) -> Option<u16> {
+    let (_, rest) = log.split_once("listening on 127.0.0.1:")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit())?;
+    rest[..end].parse().ok()
 }
 
 impl Drop for Registry {

@@ -9,13 +9,15 @@ mod process;
 pub use io::{ProcessIo, Wanted};
 pub use process::ContainerProcess;
 
+use crate::egress::{self, Egress};
 use crate::env::environment;
 use crate::exec::{self, Plan, Prepared};
 use crate::{Ref, SessionIds, Worker};
 use kiln_fs::users::{self, ExecUser};
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_llb::{ExecMeta, HostIp, Mount, NetMode, SecretEnv, SecurityMode, Ulimit};
-use kiln_sandbox::{MountKind, Process, ProcessSpec, ProgramSpec, SandboxMount, TerminalSize};
+use kiln_proxy::Policy;
+use kiln_sandbox::{MountKind, Network, Process, ProcessSpec, ProgramSpec, SandboxMount, TerminalSize};
 use kiln_snapshot::Mounted;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +41,8 @@ pub struct ContainerSpec {
     pub files: Vec<ContainerFile>,
     /// What it sees of the network. The caller has checked that it may.
     pub network: NetMode,
+    /// It sees the proxied network instead, if it sees any, and this decides what may be fetched.
+    pub proxied: Option<Arc<dyn Policy>>,
     /// Lines for its hosts file.
     pub extra_hosts: Vec<HostIp>,
     /// Its host name; empty is the default of steps.
@@ -91,6 +95,8 @@ struct Inner {
     first: tokio::sync::Mutex<First>,
     /// Dropped after the processes: they use it.
     prepared: Mutex<Option<Prepared>>,
+    /// Its way out, from the first process on.
+    egress: Mutex<Option<Egress>>,
     released: CancellationToken,
 }
 
@@ -139,6 +145,7 @@ impl Worker {
             spec,
             first: tokio::sync::Mutex::new(First::None),
             prepared: Mutex::new(Some(prepared)),
+            egress: Mutex::default(),
             released: CancellationToken::new(),
         })))
     }
@@ -162,7 +169,8 @@ impl Container {
         let mut first = inner.first.lock().await;
         let mut process = match &*first {
             First::None => {
-                let run = self.process_spec(join)?;
+                let network = self.network().await?;
+                let run = self.process_spec(join, network)?;
                 *first = First::Failed;
                 inner.worker.0.executor.run(run, stdio).await
             }
@@ -185,6 +193,25 @@ impl Container {
         Ok((process, io))
     }
 
+    /// The policy, if it has the proxied network.
+    fn proxied(&self) -> Option<&Arc<dyn Policy>> {
+        self.0.spec.proxied.as_ref().filter(|_| self.0.spec.network != NetMode::None)
+    }
+
+    async fn network(&self) -> Result<Network, BuildError> {
+        let inner = &*self.0;
+        let Some(policy) = self.proxied() else { return Ok(exec::network(inner.spec.network)) };
+        // What is written to the root is dropped with the container: the certificate need not be removed.
+        let (egress, network) = Egress::open(&inner.worker.0, policy.clone(), self.root()?.root()).await?;
+        *inner.egress.lock().unwrap_or_else(PoisonError::into_inner) = Some(egress);
+        Ok(network)
+    }
+
+    fn root(&self) -> Result<Mounted, BuildError> {
+        let prepared = self.0.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(prepared.as_ref().ok_or_else(BuildError::canceled)?.root().clone())
+    }
+
     async fn program_spec(&self, spec: &StartSpec) -> Result<ProgramSpec, BuildError> {
         let inner = &*self.0;
         let user = self.user(&spec.user)?;
@@ -200,6 +227,9 @@ impl Container {
         }
         let mut program = ProgramSpec::new(spec.args.clone());
         program.env = environment(&ExecMeta { env, ..ExecMeta::default() }, secrets);
+        if self.proxied().is_some() {
+            egress::set_variables(&mut program.env);
+        }
         program.cwd = PathBuf::from("/").join(&spec.cwd);
         (program.uid, program.gid, program.additional_gids) = (user.uid, user.gid, user.groups());
         program.security = exec::security(spec.security);
@@ -209,23 +239,20 @@ impl Container {
     }
 
     fn user(&self, name: &str) -> Result<ExecUser, BuildError> {
-        let prepared = self.0.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        let root = prepared.as_ref().ok_or_else(BuildError::canceled)?.root();
-        users::exec_user(root.root(), name).map_err(|e| BuildError::msg(e.to_string()))
+        users::exec_user(self.root()?.root(), name).map_err(|e| BuildError::msg(e.to_string()))
     }
 
     /// The sandbox around the first process. Takes the mounts.
-    fn process_spec(&self, program: ProgramSpec) -> Result<ProcessSpec, BuildError> {
+    fn process_spec(&self, program: ProgramSpec, network: Network) -> Result<ProcessSpec, BuildError> {
         let (inner, spec) = (&*self.0, &self.0.spec);
         let mut prepared = inner.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         let prepared = prepared.as_mut().ok_or_else(BuildError::canceled)?;
         let hostname = if spec.hostname.is_empty() { exec::DEFAULT_HOSTNAME } else { &spec.hostname };
-        let network = exec::network(spec.network);
         // Never the client's name for it: that is any text.
         let id = format!("container-{:032x}", rand::random::<u128>());
         let mut run = ProcessSpec::new(id, prepared.root().tree_fd().map_err(exec::failed)?, program);
         run.read_only_root = prepared.read_only_root;
-        run.mounts = exec::name_files(&inner.worker.0, hostname, network, &spec.extra_hosts).into();
+        run.mounts = exec::name_files(&inner.worker.0, hostname, &network, &spec.extra_hosts).into();
         run.mounts.append(&mut prepared.sandbox);
         run.mounts.extend(spec.files.iter().map(file));
         run.hostname = hostname.to_string();
@@ -262,6 +289,7 @@ impl Container {
             // How it ended is told to who waits for it.
             let _ = process.wait().await;
         }
+        inner.egress.lock().unwrap_or_else(PoisonError::into_inner).take();
         let prepared = inner.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
         tokio::task::spawn_blocking(move || drop(prepared)).await.map_err(exec::failed)?;
         if killed { Err(BuildError::canceled()) } else { Ok(()) }

@@ -4,26 +4,27 @@ mod devices;
 mod mounts;
 mod output;
 
+use crate::egress::{self, Egress, OfJobs};
 use crate::env::environment;
 use crate::hosts::{hosts_file, resolv_conf};
 use crate::result::Ref;
 use crate::stubs::Stubs;
 use crate::{Cx, Failure, Inner, Worker};
 use kiln_cdi::Edits;
-use kiln_fs::users;
+use kiln_fs::{Root, users};
 use kiln_llb::errdefs::{BuildError, Detail};
 use kiln_llb::{ExecOp, HostIp, LinuxResources, NetMode, SecurityMode, Vertex, mask_credentials};
 use kiln_sandbox::{
     ExitStatus, MountKind, Network, ProcessSpec, ProgramSpec, Resources, SandboxError, SandboxMount,
     Security, Ulimit,
 };
+use kiln_solver::Stream;
 pub(crate) use mounts::{Plan, Prepared, Sessions};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The hostname of steps that name none.
 pub(crate) const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
-/// Largest `/etc/passwd` or `/etc/group` that is read is the limit of [`kiln_fs::users`].
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
 
@@ -45,11 +46,16 @@ pub(crate) async fn exec(
         whose: &format!("exec {}", mask_credentials(&command)),
         sessions: &|| inner.session_ids(cx),
     };
-    let mut prepared = Prepared::new(worker, plan).await?;
+    let mut prepared = crate::ops::wanted(cx, Prepared::new(worker, plan)).await?;
     let names = prepared.sandbox_paths().chain([RESOLV_CONF, HOSTS]).chain(devices::paths(&devices));
     let stubs = Stubs::note(prepared.root().root(), names, op.meta.remove_mount_stubs_recursive);
-    let spec = spec(inner, cx, vertex, op, &devices, &mut prepared).await?;
-    let ended = run(inner, cx, spec).await;
+    let (egress, network) = network_of(worker, cx, vertex, op, prepared.root().root()).await?;
+    let spec = spec(inner, cx, vertex, op, devices, &mut prepared, network).await?;
+    let mut ended = run(inner, cx, spec).await;
+    if let Some(egress) = egress {
+        let closed = close(inner, cx, vertex, egress, prepared.root().root()).await;
+        ended = ended.and_then(|status| closed.map(|()| status));
+    }
     stubs.remove(prepared.root().root());
     match check(op, ended) {
         Ok(()) => Ok(prepared.commit().await?),
@@ -63,14 +69,14 @@ async fn spec(
     cx: &Cx,
     vertex: &Vertex,
     op: &ExecOp,
-    devices: &Edits,
+    devices: Edits,
     prepared: &mut Prepared,
+    network: Network,
 ) -> Result<ProcessSpec, BuildError> {
     let meta = &op.meta;
     let root = prepared.root().root();
     let user = users::exec_user(root, &meta.user).map_err(|e| BuildError::msg(e.to_string()))?;
     let hostname = if meta.hostname.is_empty() { DEFAULT_HOSTNAME } else { &meta.hostname };
-    let network = network(op.network);
     let secrets = crate::secrets::environment(inner, &|| inner.session_ids(cx), &op.secret_env).await?;
     let id = format!("{}-{:08x}", vertex.digest.short(), rand::random::<u32>());
     let mut program = ProgramSpec::new(meta.args.iter().map(Into::into).collect());
@@ -81,16 +87,55 @@ async fn spec(
     program.ulimits = meta.ulimits.iter().map(ulimit).collect();
     let mut spec = ProcessSpec::new(id, prepared.root().tree_fd().map_err(failed)?, program);
     spec.read_only_root = prepared.read_only_root;
-    spec.mounts = name_files(inner, hostname, network, &meta.extra_hosts).into();
+    spec.mounts = name_files(inner, hostname, &network, &meta.extra_hosts).into();
     devices::give(devices, &mut spec)?;
     // Over those of the devices.
     spec.mounts.append(&mut prepared.sandbox);
     spec.hostname = hostname.to_string();
     spec.network = network;
+    if vertex.proxied {
+        egress::set_variables(&mut spec.program.env);
+    }
     spec.resources = vertex.metadata.linux_resources.as_ref().map(resources).unwrap_or_default();
     let parent = Some(meta.cgroup_parent.clone()).filter(|p| !p.is_empty());
     spec.cgroup_parent = parent.or_else(|| inner.cgroup_parent.clone());
     Ok(spec)
+}
+
+/// The network of a step, with the proxy in it if it is a proxied one.
+async fn network_of(
+    worker: &Worker,
+    cx: &Cx,
+    vertex: &Vertex,
+    op: &ExecOp,
+    root: &Root,
+) -> Result<(Option<Egress>, Network), BuildError> {
+    if !vertex.proxied {
+        return Ok((None, network(op.network)));
+    }
+    let policy = Arc::new(OfJobs { worker: worker.clone(), jobs: cx.jobs.clone() });
+    let (egress, network) = Egress::open(&worker.0, policy, root).await?;
+    Ok((Some(egress), network))
+}
+
+/// Ends the proxy of a step, and tells what went through it.
+async fn close(
+    inner: &Inner,
+    cx: &Cx,
+    vertex: &Vertex,
+    egress: Egress,
+    root: &Root,
+) -> Result<(), BuildError> {
+    let (record, closed) = egress.close(root).await;
+    let log = record.log();
+    if !log.is_empty() {
+        cx.progress.log(Stream::Stderr, log.as_bytes());
+    }
+    let record = Arc::new(record);
+    for job in cx.jobs.ids() {
+        inner.job_sessions.fetched(&job, &vertex.digest, &record);
+    }
+    closed
 }
 
 pub(crate) fn network(mode: NetMode) -> Network {
@@ -115,13 +160,13 @@ pub(crate) fn ulimit(limit: &kiln_llb::Ulimit) -> Ulimit {
 pub(crate) fn name_files(
     inner: &Inner,
     hostname: &str,
-    network: Network,
+    network: &Network,
     extra: &[HostIp],
 ) -> [SandboxMount; 2] {
     let extra = extra.iter().map(|h| (h.host.as_str(), h.ip.as_str()));
     let host = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
     [
-        plain_file(RESOLV_CONF, resolv_conf(&host, &inner.dns, network == Network::Host)),
+        plain_file(RESOLV_CONF, resolv_conf(&host, &inner.dns, matches!(network, Network::Host))),
         plain_file(HOSTS, hosts_file(hostname, extra)),
     ]
 }

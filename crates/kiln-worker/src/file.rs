@@ -57,18 +57,9 @@ pub(crate) enum FileError {
 /// The filesystem that an owner's name is looked up in; `None` if there is none.
 pub(crate) type OwnerRoots<'a> = dyn Fn(ActionInput) -> Option<&'a Root> + 'a;
 
-/// Does what an action says to `target`. `secondary` is what is copied from; `None` is an empty filesystem. Blocks.
+/// Does what an action says to `target`. `secondary` is what is copied from; `None` is an empty filesystem. Blocks; a copy
+/// stops at the next file once `cancel` is set.
 pub(crate) fn apply(
-    action: &FileAction,
-    target: &Root,
-    secondary: Option<&Root>,
-    owners: &OwnerRoots<'_>,
-) -> Result<(), FileError> {
-    apply_until(action, target, secondary, owners, None)
-}
-
-/// [`apply`], but a copy stops at the next file once `cancel` is set.
-pub(crate) fn apply_until(
     action: &FileAction,
     target: &Root,
     secondary: Option<&Root>,

@@ -4,21 +4,41 @@
 
 use crate::exec::failed;
 use crate::failure::Written;
-use crate::{Failure, Left, Ref, Worker, file};
+use crate::{Cx, Failure, Left, Ref, Worker, file};
 use kiln_llb::errdefs::{BuildError, Code, Detail, SolveSubject};
 use kiln_llb::{ActionInput, FileAction, FileActionKind, FileOp, UserOpt};
 use kiln_snapshot::{ActiveSnapshot, Mounted, NewRef};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Runs all actions on a blocking thread.
-pub(crate) async fn exec(worker: &Worker, op: &FileOp, inputs: Vec<Ref>) -> Result<Vec<Ref>, Failure> {
-    let worker = worker.clone();
-    let op = op.clone();
+/// Runs all actions on a blocking thread, which stops at the next file when nobody waits any more.
+pub(crate) async fn exec(
+    worker: &Worker,
+    cx: &Cx,
+    op: &FileOp,
+    inputs: Vec<Ref>,
+) -> Result<Vec<Ref>, Failure> {
+    let (worker, op) = (worker.clone(), op.clone());
+    let wanted = Wanted(Arc::default());
+    let given_up = wanted.0.clone();
     let work = move || {
-        Run { worker: &worker, op: &op, inputs: &inputs, done: HashMap::new(), open: HashMap::new() }.all()
+        let (done, open) = (HashMap::new(), HashMap::new());
+        Run { worker: &worker, op: &op, inputs: &inputs, done, open, given_up }.all()
     };
-    tokio::task::spawn_blocking(work).await.map_err(failed)?
+    match cx.cancel.run_until_cancelled(tokio::task::spawn_blocking(work)).await {
+        Some(ended) => ended.map_err(failed)?,
+        None => Err(BuildError::canceled().into()),
+    }
+}
+
+/// Gives up when dropped.
+struct Wanted(Arc<AtomicBool>);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 struct Run<'a> {
@@ -29,6 +49,8 @@ struct Run<'a> {
     done: HashMap<usize, Ref>,
     /// Results that the next action may go on writing to.
     open: HashMap<usize, Open>,
+    /// Nobody waits any more.
+    given_up: Arc<AtomicBool>,
 }
 
 struct Open {
@@ -40,7 +62,11 @@ impl Run<'_> {
     fn all(mut self) -> Result<Vec<Ref>, Failure> {
         let mut outputs = vec![Ref::default(); self.op.output_count()];
         for (index, action) in self.op.actions.iter().enumerate() {
-            if let Err(error) = self.one(index, action) {
+            let done = self.one(index, action);
+            if self.given_up.load(Ordering::Relaxed) {
+                return Err(BuildError::canceled().into());
+            }
+            if let Err(error) = done {
                 let left = Some(Arc::new(self.left(index, action)));
                 return Err(Failure { error: subject(error, index), left });
             }
@@ -60,8 +86,8 @@ impl Run<'_> {
         let owner_root = |input: ActionInput| {
             users.iter().find(|(i, _)| *i == input).and_then(|(_, m)| m.as_ref().map(Mounted::root))
         };
-        let done =
-            file::apply(action, open.mounted.root(), secondary.as_ref().map(Mounted::root), &owner_root);
+        let (target, secondary) = (open.mounted.root(), secondary.as_ref().map(Mounted::root));
+        let done = file::apply(action, target, secondary, &owner_root, Some(self.given_up.clone()));
         self.open.insert(index, open);
         done.map_err(|e| BuildError::msg(e.to_string()))
     }

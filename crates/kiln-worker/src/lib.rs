@@ -6,6 +6,7 @@
 mod cache_map;
 mod clients;
 pub mod container;
+mod egress;
 mod env;
 mod exec;
 mod failure;
@@ -25,10 +26,13 @@ pub use failure::{Failure, Left};
 pub use hosts::DnsConfig;
 pub use nested::graph;
 pub use result::Ref;
-pub use source::{WorkerOp, oci_platform, session_context, source_error};
+pub use source::{WorkerOp, session_context, source_error};
 
+use kiln_digest::Digest;
+use kiln_llb::Definition;
 use kiln_llb::errdefs::BuildError;
-use kiln_llb::{Definition, Platform};
+use kiln_oci::Platform;
+use kiln_proxy::{Policy, Proxy, Record};
 use kiln_registry::{Access, Registry};
 use kiln_sandbox::Executor;
 use kiln_session::SessionManager;
@@ -45,6 +49,7 @@ use tokio::sync::Semaphore;
 pub(crate) type Cx = OpContext<Worker>;
 
 /// Which client session belongs to a job. Jobs come and go while a step runs.
+#[async_trait::async_trait]
 pub trait JobSessions: Send + Sync {
     /// The session's id; `None` when the job has ended or has none.
     fn session(&self, job: &JobId) -> Option<String>;
@@ -56,7 +61,13 @@ pub trait JobSessions: Send + Sync {
     ///
     /// # Errors
     /// If it asks for what the job is not granted.
-    fn admit(&self, job: &JobId, definition: Definition) -> Result<Definition, BuildError>;
+    async fn admit(&self, job: &JobId, definition: Definition) -> Result<Definition, BuildError>;
+
+    /// Decides what the job's steps may fetch; `None` when it has ended.
+    fn policy(&self, job: &JobId) -> Option<Arc<dyn Policy>>;
+
+    /// Is told what a step fetched for the job through its proxy.
+    fn fetched(&self, job: &JobId, step: &Digest, record: &Arc<Record>);
 }
 
 /// Everything a worker is made of.
@@ -97,7 +108,7 @@ pub(crate) struct Inner {
     pub(crate) snapshots: Snapshots,
     pub(crate) executor: Arc<dyn Executor>,
     pub(crate) sessions: SessionManager,
-    job_sessions: Arc<dyn JobSessions>,
+    pub(crate) job_sessions: Arc<dyn JobSessions>,
     pub(crate) sources: Sources,
     pub(crate) local: LocalSource,
     registry: Registry,
@@ -107,6 +118,7 @@ pub(crate) struct Inner {
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) platform: Platform,
     pub(crate) run_dir: PathBuf,
+    pub(crate) proxy: Proxy,
 }
 
 impl Worker {
@@ -126,6 +138,7 @@ impl Worker {
             cgroup_parent: o.cgroup_parent,
             platform: o.platform,
             run_dir: o.run_dir,
+            proxy: Proxy::default(),
         }))
     }
 }
@@ -141,8 +154,15 @@ impl Inner {
     }
 
     /// A graph that a step wrote, as it may run for all jobs that wait for this work.
-    pub(crate) fn admit(&self, jobs: &JobSet, definition: Definition) -> Result<Definition, BuildError> {
-        jobs.ids().iter().try_fold(definition, |admitted, job| self.job_sessions.admit(job, admitted))
+    pub(crate) async fn admit(
+        &self,
+        jobs: &JobSet,
+        mut definition: Definition,
+    ) -> Result<Definition, BuildError> {
+        for job in jobs.ids() {
+            definition = self.job_sessions.admit(&job, definition).await?;
+        }
+        Ok(definition)
     }
 
     pub(crate) fn memos_of(&self, jobs: &JobSet) -> Vec<Arc<Memo>> {

@@ -25,7 +25,7 @@ pub(crate) async fn exec(worker: &Worker, cx: &Cx, op: &BuildOp, inputs: &[Ref])
     let data = mounted.root().read(file, LIMIT).map_err(failed)?;
     drop(mounted);
     let definition = Definition::decode_bytes(&data).map_err(|e| invalid(&e.to_string()))?;
-    let definition = worker.0.admit(&cx.jobs, definition)?;
+    let definition = worker.0.admit(&cx.jobs, definition).await?;
     let Some(root) = definition.root() else { return Ok(Ref::default()) };
     let graph = graph(&definition).map_err(failed)?;
     let edge = Edge { digest: root.digest, index: u32::try_from(root.index).map_err(failed)? };

@@ -17,7 +17,7 @@ impl Ops for Worker {
 
     async fn cache_map(&self, cx: &Cx, vertex: &Vertex<WorkerOp>, page: usize) -> Result<CacheMap, Failure> {
         match &vertex.op.vertex.op {
-            Op::Source(op) => Ok(source::cache_map(self, cx, &vertex.op, op, page).await?),
+            Op::Source(op) => wanted(cx, source::cache_map(self, cx, &vertex.op, op, page)).await,
             _ => Ok(cache_map::of_definition(&vertex.op.vertex, &self.0.platform)?),
         }
     }
@@ -30,7 +30,7 @@ impl Ops for Worker {
         result: &Ref,
     ) -> Result<(), Failure> {
         match result.snapshot() {
-            Some(snapshot) => Ok(source::ensure(self, cx, cx.input(input), snapshot).await?),
+            Some(snapshot) => wanted(cx, source::ensure(self, cx, cx.input(input), snapshot)).await,
             None => Ok(()),
         }
     }
@@ -61,9 +61,9 @@ impl Ops for Worker {
     async fn exec(&self, cx: &Cx, vertex: &Vertex<WorkerOp>, inputs: Vec<Ref>) -> Result<Vec<Ref>, Failure> {
         let llb = &vertex.op.vertex;
         match &llb.op {
-            Op::Source(op) => Ok(vec![source::snapshot(self, cx, &vertex.op, op).await?]),
+            Op::Source(op) => Ok(vec![wanted(cx, source::snapshot(self, cx, &vertex.op, op)).await?]),
             Op::Exec(op) => exec::exec(self, cx, llb, op, inputs).await,
-            Op::File(op) => file_op::exec(self, op, inputs).await,
+            Op::File(op) => file_op::exec(self, cx, op, inputs).await,
             Op::Merge(op) => Ok(self.merge(op, &inputs)?),
             Op::Diff(op) => Ok(self.diff(op, &inputs)?),
             Op::Build(op) => Ok(vec![nested::exec(self, cx, op, &inputs).await?]),
@@ -81,6 +81,17 @@ impl Ops for Worker {
 
     fn result_id(&self, result: &Ref) -> ResultId {
         result.result_id()
+    }
+}
+
+/// Drops work of which nothing has to be cleaned up as soon as nobody waits for it any more.
+pub(crate) async fn wanted<T, E: Into<Failure>>(
+    cx: &Cx,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, Failure> {
+    match cx.cancel.run_until_cancelled(work).await {
+        Some(done) => done.map_err(Into::into),
+        None => Err(BuildError::canceled().into()),
     }
 }
 

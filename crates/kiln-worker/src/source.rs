@@ -5,7 +5,6 @@ use crate::exec::failed;
 use crate::{Cx, Ref, Worker};
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_llb::{SourceOp, Vertex};
-use kiln_oci::Platform;
 use kiln_registry::Access;
 use kiln_session::SessionManager;
 use kiln_solver::{CacheMap, OpProgress, Stream, VertexProgress};
@@ -79,12 +78,7 @@ async fn open<'a>(
             ),
             _ => {
                 let platform = op.vertex.platform.as_ref().unwrap_or(&worker.0.platform);
-                worker
-                    .0
-                    .sources
-                    .open_source(source, &oci_platform(platform))
-                    .map_err(|e| source_error(&e))?
-                    .into()
+                worker.0.sources.open_source(source, platform).map_err(|e| source_error(&e))?.into()
             }
         };
         let keys = instance.keys(&context(worker, cx, &cx.progress)).await.map_err(|e| source_error(&e))?;
@@ -146,17 +140,6 @@ impl Progress for VertexLines {
 /// As an error of the build. It has no kind of its own: clients print kinds, and BuildKit gives none here.
 pub fn source_error(error: &kiln_source::SourceError) -> BuildError {
     BuildError::msg(error.to_string())
-}
-
-/// The same platform in the terms of images.
-pub fn oci_platform(p: &kiln_llb::Platform) -> Platform {
-    Platform {
-        os: p.os.clone(),
-        architecture: p.architecture.clone(),
-        variant: p.variant.clone(),
-        os_version: p.os_version.clone(),
-        os_features: p.os_features.clone(),
-    }
 }
 
 /// Makes the snapshot's files available, shown as `progress`.

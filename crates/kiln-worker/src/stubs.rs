@@ -100,9 +100,15 @@ mod tests {
         fs::write(host.path().join("canary"), "").unwrap();
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
-        let stubs = Stubs::note(&root, ["/x/canary"].into_iter(), false);
-        std::os::unix::fs::symlink(host.path(), dir.path().join("x")).unwrap();
-        stubs.remove(&root);
-        assert!(host.path().join("canary").exists());
+        fs::create_dir(dir.path().join("other")).unwrap();
+        fs::write(dir.path().join("other/canary"), "").unwrap();
+        for target in [host.path(), Path::new("other"), Path::new("/other")] {
+            let stubs = Stubs::note(&root, ["/x/canary"].into_iter(), false);
+            std::os::unix::fs::symlink(target, dir.path().join("x")).unwrap();
+            stubs.remove(&root);
+            assert!(host.path().join("canary").exists());
+            assert!(dir.path().join("other/canary").exists(), "{}", target.display());
+            fs::remove_file(dir.path().join("x")).unwrap();
+        }
     }
 }

@@ -110,7 +110,7 @@ pub(crate) fn in_process(settings: kiln_cli::InProcess) -> BoxFuture<'static, Re
 
 #[allow(clippy::print_stderr)] // before anything else can report
 fn report(error: &DaemonError) -> ExitCode {
-    eprintln!("error: {error}");
+    eprintln!("{}", kiln_cli::error::readable(&format!("error: {error}")));
     match error {
         DaemonError::Locked(_) => ExitCode::from(kiln_cli::STATE_IN_USE),
         _ => ExitCode::FAILURE,
@@ -119,6 +119,6 @@ fn report(error: &DaemonError) -> ExitCode {
 
 #[allow(clippy::print_stderr)] // before anything else can report
 fn report_as_buildkitd(error: &DaemonError) -> ExitCode {
-    eprintln!("buildkitd: {error}");
+    eprintln!("{}", kiln_cli::error::readable(&format!("buildkitd: {error}")));
     ExitCode::FAILURE
 }

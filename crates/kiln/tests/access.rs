@@ -3,7 +3,8 @@
 mod common;
 
 use common::{NEEDS, world};
-use kiln_testkit::{Env, Image, Need, Registry, busybox, require};
+use kiln_testkit::{Env, Image, Need, Registry, busybox, require, wait_until};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 /// `user` with the password `pass-word`, as htpasswd writes it.
@@ -68,9 +69,7 @@ fn an_ssh_agent_is_forwarded_to_the_step_root() {
     let socket = w.env.path().join("agent.sock");
     let mut agent =
         Command::new("ssh-agent").args(["-D", "-a"]).arg(&socket).stdout(Stdio::null()).spawn().unwrap();
-    while !socket.exists() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    wait_until("the agent listens", || UnixStream::connect(&socket).is_ok());
     let added = Command::new("ssh-add")
         .arg("-q")
         .arg(&key)

@@ -287,3 +287,66 @@ fn image_ids_and_metadata_are_written_root() {
     assert!(quiet.stdout.trim().starts_with("sha256:"), "{}", quiet.stdout);
     assert_eq!(quiet.stderr, "");
 }
+
+/// The same questions as under the Docker CLI, with the same answers and statuses.
+#[test]
+fn questions_are_answered_instead_of_building_root() {
+    let Some(w) = world() else { return };
+    let none = w.build("FROM busybox\nRUN false\n", &["--check"]).success();
+    assert_eq!(none.stdout, "Check complete, no warnings found.\n");
+    let some = w.build("FROM busybox AS first\nMAINTAINER me\n", &["--check"]).failure();
+    assert!(some.stdout.starts_with("Check complete, 1 warning has been found!\n"), "{}", some.stdout);
+    assert!(!some.stderr.contains("error"), "the answer says it: {}", some.stderr);
+    let wrong = w.build("FROM busybox\nRUNN x\n", &["--check"]).failure();
+    assert!(wrong.stderr.contains("ERROR: dockerfile parse error on line 2"), "{}", wrong.stderr);
+    let metadata = w.env.path().join("md.json");
+    let args = ["--call", "targets,format=json", "-t", "app", "--metadata-file", metadata.to_str().unwrap()];
+    let targets = w.build("FROM busybox AS first\nFROM first AS second\n", &args).success();
+    let answer: serde_json::Value = serde_json::from_str(&targets.stdout).unwrap();
+    assert_eq!(answer["targets"][1]["name"], "second");
+    let metadata: serde_json::Value = serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
+    assert_eq!(metadata["result.json"], answer);
+}
+
+#[test]
+fn a_dockerfile_is_fetched_root() {
+    let Some(w) = world() else { return };
+    w.context("a.txt", "from the context\n");
+    let port = serve("FROM scratch\nCOPY a.txt /\n");
+    let out = w.env.path().join("fetched");
+    let dest = format!("type=local,dest={}", out.display());
+    let build = |path: &str, dest: &str| {
+        w.env.kiln(&["build", "-f", &format!("http://127.0.0.1:{port}/{path}"), "-o", dest, "."])
+    };
+    let built = build("Dockerfile", &dest).success();
+    assert!(
+        built.stderr.contains(&format!("[internal] load http://127.0.0.1:{port}/Dockerfile")),
+        "{}",
+        built.stderr
+    );
+    assert_eq!(fs::read_to_string(out.join("a.txt")).unwrap(), "from the context\n");
+    let missing = build("missing", &dest).failure().stderr;
+    assert!(missing.contains("invalid response status 404"), "{missing}");
+}
+
+/// Serves `text` at `/Dockerfile` for as long as the test runs.
+fn serve(text: &'static str) -> u16 {
+    use std::io::{BufRead as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut lines =
+                std::io::BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let is_it = lines.next().is_some_and(|l| l.contains(" /Dockerfile "));
+            lines.find(String::is_empty);
+            let (status, body) = if is_it { ("200 OK", text) } else { ("404 Not Found", "") };
+            let length = body.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+        }
+    });
+    port
+}

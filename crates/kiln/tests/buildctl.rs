@@ -4,14 +4,12 @@ mod common;
 
 use common::{World, world};
 use kiln_proto::pb;
-use kiln_testkit::{Env, Need, Output, require};
+use kiln_testkit::{Env, Need, Output, free_port, require, wait_until};
 use prost::Message as _;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 const FILE: &str = "FROM busybox\nRUN echo 'hello <you>' > /x && cat /x\n";
 
@@ -302,11 +300,7 @@ fn stdio_ends_when_one_side_does_root() {
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
     drop(stdin);
-    let end = Instant::now() + Duration::from_secs(10);
-    while child.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < end, "dial-stdio does not end");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("dial-stdio ends", || child.try_wait().unwrap().is_some());
 }
 
 /// Kills it when dropped.
@@ -342,8 +336,7 @@ fn certificates_on_both_sides_root() {
     }
     let env = Env::new(env!("CARGO_BIN_EXE_kiln"));
     let certs = certificates(&env);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("tcp://127.0.0.1:{port}");
+    let address = format!("tcp://127.0.0.1:{}", free_port());
     let file = |name: &str| certs.join(name).display().to_string();
     let root = env.path().join("root").display().to_string();
     let (cert, key, ca) = (file("server.pem"), file("server.key"), file("ca.pem"));
@@ -356,7 +349,7 @@ fn certificates_on_both_sides_root() {
     let tls = certs.display().to_string();
     let with =
         |flags: &[&str]| buildctl(&env, &[&["--addr", &address], flags, &["debug", "workers"]].concat());
-    let waiting = with(&["--tlsdir", &tls, "--wait", "--timeout", "20"]);
+    let waiting = with(&["--tlsdir", &tls, "--wait", "--timeout", "60"]);
     assert!(waiting.success().stdout.starts_with("ID\t"));
     let (own, own_key) = (file("cert.pem"), file("key.pem"));
     let identity = ["--tlscacert", &ca, "--tlscert", &own, "--tlskey", &own_key];

@@ -3,12 +3,11 @@
 mod common;
 
 use common::{NEEDS, World, world_without_daemon};
-use kiln_testkit::require;
+use kiln_testkit::{PATIENCE, require, wait_until};
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// The daemon's name for the binary.
 fn buildkitd(dir: &Path) -> PathBuf {
@@ -76,7 +75,7 @@ fn serve(args: &[&str]) -> Option<Served> {
     let world = world_without_daemon()?;
     let dir = world.env.path().to_path_buf();
     let notify = UnixDatagram::bind(dir.join("notify")).unwrap();
-    notify.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    notify.set_read_timeout(Some(PATIENCE)).unwrap();
     let daemon = Command::new(buildkitd(&dir))
         .args([
             "--config",
@@ -106,9 +105,9 @@ impl Served {
         format!("unix://{}", self.world.env.path().join("b.sock").display())
     }
 
-    /// A build whose step says `begun` and goes on for two seconds.
+    /// A build whose step says `begun` and goes on until its `sleep` is ended.
     fn long_build(&self) -> Child {
-        self.world.context("Dockerfile", "FROM busybox\nRUN echo begun && sleep 2\n");
+        self.world.context("Dockerfile", format!("FROM busybox\nRUN echo begun; {}; true\n", self.sleep()));
         let mut command =
             self.world.env.command(&["build", "--progress", "plain", "--addr", &self.addr(), "."]);
         let mut build = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -117,6 +116,23 @@ impl Served {
         // Whoever does not read what it says would stop it.
         std::thread::spawn(move || lines.count());
         build
+    }
+
+    /// An hour, so long as nobody ends it; no other test has the same.
+    fn sleep(&self) -> String {
+        format!("sleep 36{:07}", self.daemon.id())
+    }
+
+    /// Ends the `sleep` of the step.
+    fn end_sleep(&self) {
+        let line = self.sleep().replace(' ', "\0") + "\0";
+        wait_until("the step sleeps", || {
+            let all = std::fs::read_dir("/proc").unwrap().flatten();
+            let own = |p: &Path| std::fs::read(p.join("cmdline")).is_ok_and(|l| l == line.as_bytes());
+            let found = all.map(|e| e.path()).find(|p| own(p));
+            found
+                .is_some_and(|p| Command::new("kill").arg(p.file_name().unwrap()).status().unwrap().success())
+        });
     }
 
     fn signal(&self) {
@@ -141,6 +157,8 @@ fn a_stop_lets_builds_finish_root() {
     served.world.context("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
     let refused = served.world.env.kiln(&["build", "--addr", &served.addr(), "."]);
     assert!(refused.stderr.contains("the daemon is shutting down: no new builds"), "{}", refused.stderr);
+    assert!(build.try_wait().unwrap().is_none(), "the build goes on");
+    served.end_sleep();
     assert_eq!(build.wait().unwrap().code(), Some(0), "the build finished");
     assert_eq!(served.daemon.wait().unwrap().code(), Some(0));
     assert!(!served.world.env.path().join("b.sock").exists());
@@ -151,13 +169,18 @@ fn after_the_deadline_or_a_second_signal_builds_are_stopped_root() {
     for (timeout, signals) in [("200ms", 1), ("1h", 2)] {
         let Some(mut served) = serve(&[&format!("--drain-timeout={timeout}")]) else { return };
         let mut build = served.long_build();
-        let begin = Instant::now();
-        for _ in 0..signals {
+        served.signal();
+        if signals > 1 {
+            // Two signals that come together are one.
+            served.said("STOPPING=1");
             served.signal();
-            std::thread::sleep(Duration::from_millis(100));
         }
-        assert_eq!(served.daemon.wait().unwrap().code(), Some(0));
-        assert!(begin.elapsed() < Duration::from_millis(1900), "{:?}", begin.elapsed());
+        let mut code = None;
+        wait_until("the daemon ends", || {
+            code = served.daemon.try_wait().unwrap();
+            code.is_some()
+        });
+        assert_eq!(code.unwrap().code(), Some(0));
         assert_ne!(build.wait().unwrap().code(), Some(0));
     }
 }

@@ -10,6 +10,7 @@ use exec::{Stream, begin, image, init, mount, request};
 use kiln_proto::control::SolveRequest;
 use kiln_proto::gateway::exec_message::Input;
 use kiln_proto::{gateway, pb};
+use kiln_testkit::PATIENCE;
 use raw::{Bridge, Client, result, run, solve};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -114,10 +115,10 @@ async fn a_client_that_goes_takes_its_processes_along_root() {
         let ps = std::process::Command::new("ps").args(["axo", "args"]).output().unwrap();
         String::from_utf8_lossy(&ps.stdout).lines().filter(|l| *l == format!("sleep {mark}")).count()
     };
-    let gone = async |what: &str| {
-        let begin = Instant::now();
-        while alive() > 0 {
-            assert!(begin.elapsed() < Duration::from_secs(10), "{what}: it still runs");
+    let until = async |count: usize, what: &str| {
+        let end = Instant::now() + PATIENCE;
+        while alive() != count {
+            assert!(Instant::now() < end, "{what}: {} run", alive());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -127,9 +128,9 @@ async fn a_client_that_goes_takes_its_processes_along_root() {
     stream.start("first", "c", "sleep 1000", &[1]).await;
     stream.start("p", "c", &run, &[1]).await;
     stream.wait_for("p", "up").await;
-    assert_eq!(alive(), 1);
+    until(1, "it sleeps").await;
     drop(stream);
-    gone("stream").await;
+    until(0, "the stream is gone").await;
     // The container is released: its processes say that they were canceled.
     let root = image(&mut bridge).await;
     bridge.new_container(request("d", vec![mount("/", &root)])).await.unwrap();
@@ -139,7 +140,7 @@ async fn a_client_that_goes_takes_its_processes_along_root() {
     let release = gateway::ReleaseContainerRequest { container_id: "d".into() };
     let killed = bridge.release_container(release.clone()).await.unwrap_err();
     assert_eq!((killed.code(), killed.message()), (Code::Cancelled, "context canceled"));
-    gone("release").await;
+    until(0, "the container is released").await;
     let exit = loop {
         if let Some(Input::Exit(exit)) = stream.next().await.unwrap().unwrap().input {
             break exit;
@@ -154,7 +155,7 @@ async fn a_client_that_goes_takes_its_processes_along_root() {
     stream.wait_for("p", "up").await;
     bridge.r#return(result("")).await.unwrap();
     build.await.unwrap().unwrap();
-    gone("build").await;
+    until(0, "the build is over").await;
     // The daemon is killed.
     let (mut bridge, _build) = begin(&w, "again").await;
     let mut stream = Stream::open(&mut bridge).await;
@@ -162,7 +163,7 @@ async fn a_client_that_goes_takes_its_processes_along_root() {
     stream.start("p", "c", &run, &[1]).await;
     stream.wait_for("p", "up").await;
     w.daemon.unwrap().kill();
-    gone("daemon").await;
+    until(0, "the daemon is gone").await;
 }
 
 #[tokio::test]

@@ -52,6 +52,25 @@ fn each_mistake_has_its_message_root() {
     let _ = w.build("FROM busybox\nRUN true\n", &[]).success();
 }
 
+/// Whoever follows a build learns of every step how it ended.
+#[test]
+fn steps_that_ran_beside_a_failed_one_are_shown_as_canceled_root() {
+    let Some(w) = world() else { return };
+    // The one fails when the other is surely under way: they share a directory.
+    let file = "FROM busybox AS slow
+RUN --mount=type=cache,id=meet,target=/meet touch /meet/$N; sleep 1000
+FROM busybox AS wrong
+RUN --mount=type=cache,id=meet,target=/meet until [ -e /meet/$N ]; do sleep 0.1; done; exit 7
+FROM busybox
+COPY --from=slow / /a
+COPY --from=wrong / /b
+";
+    for n in 0..4 {
+        let out = w.build(&file.replace("$N", &n.to_string()), &[]).failure();
+        assert_eq!(out.stderr.matches(" CANCELED\n").count(), 1, "{}", out.stderr);
+    }
+}
+
 #[test]
 fn flags_that_are_not_built_are_refused_by_name_root() {
     let Some(w) = world() else { return };

@@ -7,11 +7,11 @@ use common::{World, world_without_daemon};
 use kiln_proto::gateway::exec_message::Input;
 use kiln_proto::gateway::llb_bridge_client::LlbBridgeClient;
 use kiln_proto::{gateway, pb};
-use kiln_testkit::{Image, Layer, busybox};
+use kiln_testkit::{Image, Layer, busybox, wait_until};
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::unix::pipe;
 use tonic::transport::{Channel, Endpoint};
 
@@ -317,20 +317,14 @@ fn a_frontend_that_hangs_goes_with_its_client_root() {
     let args = ["build", "--build-arg", "MODE=hang", "."];
     let mut child = w.env.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let log = || w.daemon.as_ref().unwrap().log();
-    let begin = Instant::now();
-    while !log().contains("frontend in mode \\\"hang\\\"") && !log().contains("frontend in mode \"hang\"") {
-        assert!(begin.elapsed() < Duration::from_secs(20), "{}", log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_until("the frontend runs", || {
+        log().contains("frontend in mode \\\"hang\\\"") || log().contains("frontend in mode \"hang\"")
+    });
     let before = running();
     child.kill().unwrap();
     child.wait().unwrap();
-    let begin = Instant::now();
     // Tests beside this one have frontends of their own; those end soon.
-    while running().keys().any(|id| before.contains_key(id)) {
-        assert!(begin.elapsed() < Duration::from_secs(30), "it still runs: {:?}", running());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_until("the frontend is ended", || !running().keys().any(|id| before.contains_key(id)));
     let _ = w.build(FILE, &[]).success();
 }
 
@@ -338,7 +332,6 @@ fn a_frontend_that_hangs_goes_with_its_client_root() {
 fn a_frontend_that_does_not_end_is_ended_root() {
     let Some(w) = frontend_world("") else { return };
     let [flag, value] = mode("lingers");
-    let begin = Instant::now();
     let dir = w.build_to_dir(FILE, &[&flag, &value]);
-    assert!(dir.join("out").exists() && begin.elapsed() < Duration::from_secs(60));
+    assert!(dir.join("out").exists());
 }

@@ -5,10 +5,12 @@ mod common;
 mod raw;
 
 use common::world;
+use kiln_proto::extra::{LinuxResources, OpMetadataExtra};
 use kiln_proto::google::rpc;
 use kiln_proto::{control, gateway, pb, sourcepolicy};
+use kiln_testkit::PATIENCE;
 use raw::{Client, Graph, busybox, exec, file, result, run, run_op, solve};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tonic::Code;
 
 async fn client(w: &common::World) -> Client {
@@ -171,11 +173,11 @@ async fn a_client_that_vanishes_takes_its_build_with_it_root() {
     let mut waiting = bridge.clone();
     let evaluation =
         tokio::spawn(async move { waiting.evaluate(gateway::EvaluateRequest { r#ref: id }).await });
+    // Let the step begin; one that has not is not started any more.
     tokio::time::sleep(Duration::from_millis(500)).await;
     build.abort();
-    let begun = Instant::now();
-    assert!(evaluation.await.unwrap().is_err());
-    assert!(begun.elapsed() < Duration::from_secs(20));
+    let ended = tokio::time::timeout(PATIENCE, evaluation).await.expect("the step is stopped");
+    assert!(ended.unwrap().is_err());
     let late = bridge.ping(gateway::PingRequest {}).await.unwrap_err();
     assert!(late.message().contains("no such job gone"), "{late}");
 }
@@ -514,4 +516,61 @@ async fn source_policies_deny_and_replace_root() {
     };
     let refused = client.solve(asked).await.unwrap_err();
     assert!(refused.message().contains("no active session for nobody"), "{refused}");
+}
+
+/// A solve request as newer clients send it.
+#[derive(Clone, PartialEq, prost::Message)]
+struct NewerSolve {
+    #[prost(message, optional, tag = "1")]
+    definition: Option<NewerDefinition>,
+    #[prost(bool, tag = "5")]
+    allow_result_return: bool,
+    #[prost(bool, tag = "6")]
+    allow_result_array_ref: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct NewerDefinition {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    def: Vec<Vec<u8>>,
+    #[prost(map = "string, message", tag = "2")]
+    metadata: std::collections::HashMap<String, OpMetadataExtra>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_steps_are_kept_root() {
+    let Some(w) = world() else { return };
+    let client = client(&w).await;
+    let (mut bridge, build) = client.begin("limits");
+    let limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null > /limit || true";
+    let known = run(limit);
+    let linux_resources = Some(LinuxResources { memory: 128 << 20, ..LinuxResources::default() });
+    let metadata =
+        |digest: &String| (digest.clone(), OpMetadataExtra { linux_resources: linux_resources.clone() });
+    let metadata = known.metadata.keys().map(metadata).collect();
+    let newer = NewerSolve {
+        definition: Some(NewerDefinition { def: known.def, metadata }),
+        allow_result_return: true,
+        allow_result_array_ref: true,
+    };
+    let mut grpc = tonic::client::Grpc::new(client.0.clone());
+    grpc.ready().await.unwrap();
+    let mut request = tonic::Request::new(newer);
+    let _ = request.metadata_mut().insert("buildkit-controlapi-buildid", "limits".parse().unwrap());
+    let path =
+        tonic::codegen::http::uri::PathAndQuery::from_static("/moby.buildkit.v1.frontend.LLBBridge/Solve");
+    let codec = tonic_prost::ProstCodec::<NewerSolve, gateway::SolveResponse>::default();
+    let solved = grpc.unary(request, path, codec).await.unwrap().into_inner();
+    let Some(gateway::result::Result::Ref(found)) = solved.result.and_then(|r| r.result) else {
+        panic!("no result")
+    };
+    let read = gateway::ReadFileRequest {
+        r#ref: found.id.clone(),
+        file_path: "/limit".into(),
+        ..gateway::ReadFileRequest::default()
+    };
+    let data = bridge.read_file(read).await.unwrap().into_inner().data;
+    assert_eq!(String::from_utf8(data).unwrap(), "134217728\n");
+    let _ = bridge.r#return(result(&found.id)).await.unwrap();
+    let _ = build.await.unwrap().unwrap();
 }

@@ -9,9 +9,10 @@ use futures::{StreamExt, TryStreamExt};
 use kiln_client::{Address, BuildRecord, Client, HistoryEventKind, HistoryQuery};
 use kiln_proto::control::SolveRequest;
 use kiln_proto::google::rpc;
+use kiln_testkit::PATIENCE;
 use prost::Message;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const GOOD: &str = "FROM busybox\nARG WHAT\nRUN echo the output of $WHAT\n";
 const BAD: &str = "FROM busybox\nRUN echo before the end && exit 7\n";
@@ -40,13 +41,11 @@ async fn output(client: &Client, reference: &str) -> String {
 }
 
 async fn until(what: &str, mut test: impl AsyncFnMut() -> bool) {
-    for _ in 0..1000 {
-        if test().await {
-            return;
-        }
+    let end = Instant::now() + PATIENCE;
+    while !test().await {
+        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("{what}: not within 20 s");
 }
 
 #[tokio::test]

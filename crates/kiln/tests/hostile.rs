@@ -417,12 +417,19 @@ async fn a_ref_has_one_owner_root() {
     let channel = channel(&w).await;
     let mut first = control::control_client::ControlClient::new(channel.clone());
     let mut second = first.clone();
-    let slow = tokio::spawn(async move {
-        first.solve(solve("shared", graph(pb::op::Op::Exec(exec("sleep 1; echo one"))))).await
-    });
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let taken = second.solve(solve("shared", graph(pb::op::Op::Exec(exec("echo two"))))).await;
+    // It ends when another build has left a file in the cache that both mount.
+    let step = |script: &str| {
+        let mut op = exec(script);
+        op.mounts.push(cache(0));
+        graph(pb::op::Op::Exec(op))
+    };
+    let waiting = step("until test -e /c/go; do sleep 0.05; done");
+    let slow = tokio::spawn(async move { first.solve(solve("shared", waiting)).await });
+    let status = second.status(control::StatusRequest { r#ref: "shared".into() }).await;
+    assert!(status.unwrap().into_inner().message().await.unwrap().is_some(), "it has begun");
+    let taken = second.solve(solve("shared", step("echo two"))).await;
     assert!(taken.unwrap_err().message().contains("shared exists"));
+    second.solve(solve("another", step("touch /c/go"))).await.expect("another build");
     slow.await.unwrap().expect("the first owner's build is not hurt");
 }
 
@@ -487,11 +494,7 @@ fn clients_that_vanish_root() {
     still_well(&w, "clients that vanished");
     // Nobody waits for the steps of those that left.
     let daemon = w.daemon.as_ref().unwrap().pid();
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
-    while sleepers(daemon) > 0 {
-        assert!(std::time::Instant::now() < deadline, "steps of clients that left still run");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    kiln_testkit::wait_until("the steps of clients that left end", || sleepers(daemon) == 0);
 }
 
 /// How many `sleep 600` run below process `ancestor`.

@@ -60,5 +60,5 @@ async fn loud_steps_take_no_memory_and_late_followers_get_all_root() {
     solving.await.unwrap().unwrap();
     let grown = resident(pid).saturating_sub(before);
     println!("{} MB of output: the daemon grew from {before} MB by {grown} MB", BYTES >> 20);
-    assert!(grown < 64, "grew by {grown} MB");
+    assert!(grown < 80, "grew by {grown} MB");
 }

@@ -3,7 +3,7 @@
 use super::outputs::typed;
 use crate::error::Error;
 use kiln_client::CacheEntry;
-use kiln_dockerfile::csv::parse_bool;
+use kiln_go::parse_bool;
 use std::collections::BTreeMap;
 
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;

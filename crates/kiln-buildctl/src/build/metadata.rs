@@ -3,7 +3,7 @@
 use crate::error::{Error, system};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kiln_progress::escape_html;
+use kiln_go::json::escape_html;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;

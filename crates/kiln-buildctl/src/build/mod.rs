@@ -13,6 +13,7 @@ use crate::cli::Values;
 use crate::command::env;
 use crate::connect::Daemon;
 use crate::error::{Call, Error};
+use kiln_cli::build::run::interrupted;
 use kiln_cli::printer;
 use kiln_client::{BuildRequest, SolveResponse, SourcePolicy, Work, new_id};
 use kiln_progress::Update;
@@ -23,7 +24,6 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Instant;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 const CALL: Call<'_> = Call::Unary("listing workers for Build: failed to list workers");
@@ -48,7 +48,10 @@ pub(crate) async fn run(values: &Values, daemon: &Daemon) -> Result<(), Error> {
     });
     let (solved, is_canceled) = tokio::select! {
         result = solve(daemon, request, updates) => (result, false),
-        result = interrupted() => (result.and(Err("failed to solve: Canceled: context canceled".into())), true),
+        result = interrupted() => {
+            let canceled = Err("failed to solve: Canceled: context canceled".into());
+            (result.map_err(Error::from).and(canceled), true)
+        }
     };
     let watchers = watch.await;
     let _ = feed.await;
@@ -79,17 +82,6 @@ async fn solve(
     Ok(daemon.client(CALL).await?.solve(request, updates).await?)
 }
 
-/// Waits for a signal that ends the build.
-pub(crate) async fn interrupted() -> Result<(), Error> {
-    let watch = |kind| signal(kind).map_err(|e| Error::Text(format!("watching for signals: {e}")));
-    let (mut interrupt, mut terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
-}
-
 /// What the flags ask for, and what there is to say about them. The order is that of BuildKit's checks.
 fn request(values: &Values) -> Result<(BuildRequest, Vec<String>), Error> {
     let mut warnings = Vec::new();
@@ -104,9 +96,6 @@ fn request(values: &Values) -> Result<(BuildRequest, Vec<String>), Error> {
     let cache_exports = caches::exports(values.list("export-cache"), &env, &mut warnings)?;
     let cache_imports = caches::imports(values.list("import-cache"), &env, &mut warnings)?;
     let source_policy = source_policy(values.text("source-policy-file"))?;
-    if values.is("proxy-network") {
-        return Err("--proxy-network is not supported".into());
-    }
     let mut attrs = options::parse(values.list("opt"), &env).map_err(|e| format!("invalid opt: {e}"))?;
     let local_dirs = session::locals(values.list("local")).map_err(|e| format!("invalid local: {e}"))?;
     let layouts =
@@ -139,6 +128,7 @@ fn request(values: &Values) -> Result<(BuildRequest, Vec<String>), Error> {
         cache_exports,
         entitlements,
         source_policy,
+        proxy_network: values.is("proxy-network"),
         ..BuildRequest::new(work)
     };
     Ok((request, warnings))
@@ -188,7 +178,7 @@ impl Watchers {
     async fn watch(&mut self, mut from: mpsc::Receiver<Update>, to: mpsc::Sender<Update>) {
         while let Some(update) = from.recv().await {
             if let Some(file) = &mut self.trace {
-                let line = kiln_progress::escape_html(&serde_json::to_string(&update).unwrap_or_default());
+                let line = kiln_go::json::escape_html(&serde_json::to_string(&update).unwrap_or_default());
                 if writeln!(file, "{line}").is_err() {
                     printer::warning("the trace file cannot be written any more");
                     self.trace = None;

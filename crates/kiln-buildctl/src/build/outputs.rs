@@ -3,7 +3,7 @@
 use crate::error::{Error, system};
 use kiln_cli::printer;
 use kiln_client::{Export, Output};
-use kiln_dockerfile::csv::{fields, parse_bool};
+use kiln_go::{csv::fields, parse_bool};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 

@@ -3,7 +3,7 @@
 use super::options::pairs;
 use crate::error::{Error, system};
 use kiln_client::{Identity, LocalDir, MAX_SECRET_SIZE, RegistryTls, SecretOrigin, SecretSource, SshSource};
-use kiln_dockerfile::csv::{fields, parse_bool};
+use kiln_go::{csv::fields, parse_bool};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,7 @@
 //! Values of flags.
 
 use super::{Flag, Kind};
-use kiln_dockerfile::csv::parse_bool;
-use kiln_dockerfile::parse_duration;
+use kiln_go::{duration::parse as parse_duration, parse_bool};
 use std::collections::HashMap;
 use std::time::Duration;
 

@@ -177,7 +177,7 @@ mod tests {
     use crate::docker::Endpoint;
 
     fn container(node: Node) -> Result<Container, Error> {
-        let engine = Engine::new(&Endpoint { host: "unix:///x".into(), tls: false })?;
+        let engine = Engine::new(&Endpoint::at("unix:///x"))?;
         let options = Options::new(&node)?;
         Ok(Container { name: "b".into(), engine, node, logins: DockerConfig::default(), options })
     }

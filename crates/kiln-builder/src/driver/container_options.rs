@@ -1,6 +1,6 @@
 //! `--driver-opt` of driver docker-container.
 
-use kiln_dockerfile::csv::parse_bytes;
+use kiln_go::units::parse_bytes;
 use serde_json::{Value, json};
 
 use super::boolean;

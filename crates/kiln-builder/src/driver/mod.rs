@@ -144,8 +144,7 @@ impl Driver {
     ) -> Result<Self, Error> {
         let engine = || {
             let endpoint = docker.endpoint(&node.endpoint)?;
-            let host = node.endpoint.clone();
-            Engine::new(&endpoint.unwrap_or(docker::Endpoint { host, tls: false }))
+            Engine::new(&endpoint.unwrap_or_else(|| docker::Endpoint::at(node.endpoint.clone())))
         };
         match kind {
             DriverKind::Kiln => kiln(node, own),
@@ -275,6 +274,6 @@ fn kiln(node: &Node, own: &OwnDaemon) -> Result<Driver, Error> {
 
 /// Reads a boolean option.
 fn boolean(name: &str, value: &str) -> Result<bool, Error> {
-    kiln_dockerfile::csv::parse_bool(value)
+    kiln_go::parse_bool(value)
         .ok_or_else(|| Error::Invalid(format!("driver option {name}: {value:?} is neither true nor false")))
 }

@@ -20,6 +20,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpStream, UnixStream};
 
+use kiln_client::CommandStream;
+
 use crate::Error;
 use crate::docker::Endpoint;
 
@@ -45,6 +47,11 @@ pub struct Engine {
 enum Socket {
     Unix(PathBuf),
     Tcp(String),
+    /// A program whose stdin and stdout are the connection.
+    Program {
+        name: &'static str,
+        args: Vec<String>,
+    },
 }
 
 /// What `GET /info` says.
@@ -64,18 +71,19 @@ impl Engine {
     /// The engine of an endpoint.
     ///
     /// # Errors
-    /// A kind of address that kiln cannot reach.
+    /// What is no address.
     pub fn new(endpoint: &Endpoint) -> Result<Self, Error> {
         let host = endpoint.host.clone();
-        let not_built = |what: &str| Error::NotBuilt {
-            what: format!("{what} ({host})"),
-            advice: "forward the engine's socket to this machine and name it as unix://PATH in DOCKER_HOST",
-        };
         let socket = match host.split_once("://") {
             Some(("unix", path)) => Socket::Unix(path.into()),
-            Some(("tcp" | "http", _)) if endpoint.tls => return Err(not_built("a Docker Engine behind TLS")),
-            Some(("tcp" | "http", address)) => Socket::Tcp(address.trim_end_matches('/').to_owned()),
-            Some((scheme, _)) => return Err(not_built(&format!("a Docker Engine over {scheme}"))),
+            Some(("tcp" | "http", address)) if !endpoint.tls => {
+                Socket::Tcp(address.trim_end_matches('/').to_owned())
+            }
+            // The Docker CLI knows the certificates and how to reach the machine.
+            Some(_) => {
+                let dial = ["system", "dial-stdio"].map(str::to_owned);
+                Socket::Program { name: "docker", args: [&endpoint.flags[..], &dial].concat() }
+            }
             None => return Err(Error::Invalid(format!("invalid address of a Docker Engine: {host:?}"))),
         };
         Ok(Self { host, socket })
@@ -153,8 +161,12 @@ impl Engine {
                     .map_err(|e| self.unreachable(format!("dial tcp {address}: connect: {}", plain(&e))))?;
                 exchange(stream, request).await
             }
+            Socket::Program { name, args } => {
+                let stream = CommandStream::start(name, args).map_err(|e| self.unreachable(plain(&e)))?;
+                exchange(stream, request).await
+            }
         };
-        let answer = answer.map_err(|e| self.unreachable(e))?;
+        let answer = answer.map_err(|e| self.unreachable(reason(&e)))?;
         let status = answer.status();
         if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(answer);
@@ -197,6 +209,12 @@ fn plain(e: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
+/// What the connection said, below hyper's words, if it said something.
+fn reason(e: &hyper::Error) -> String {
+    let cause = std::error::Error::source(e).and_then(|e| e.downcast_ref::<io::Error>());
+    cause.map_or_else(|| e.to_string(), ToString::to_string)
+}
+
 pub(crate) fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed()
 }
@@ -217,4 +235,40 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b
 /// A word as part of a path or query.
 pub(crate) fn escape(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, RESERVED).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reached_by(script: &str) -> Engine {
+        let args = ["-c", script].map(str::to_owned).to_vec();
+        Engine { host: "ssh://h".into(), socket: Socket::Program { name: "sh", args } }
+    }
+
+    #[test]
+    fn the_docker_cli_reaches_what_is_far() {
+        let program = |endpoint: Endpoint| match Engine::new(&endpoint).unwrap().socket {
+            Socket::Program { name, args } => format!("{name} {}", args.join(" ")),
+            near => format!("{near:?}"),
+        };
+        assert_eq!(program(Endpoint::at("ssh://u@h")), "docker --host ssh://u@h system dial-stdio");
+        let tls = Endpoint { tls: true, ..Endpoint::at("tcp://h:2376") };
+        assert_eq!(program(tls), "docker --host tcp://h:2376 system dial-stdio");
+        assert_eq!(program(Endpoint::at("tcp://h:2375/")), "Tcp(\"h:2375\")");
+        assert!(Engine::new(&Endpoint::at("h")).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_program_is_a_connection() {
+        let answer =
+            r#"read line; printf 'HTTP/1.1 200 OK\r\nContent-Length: 26\r\n\r\n{"CgroupDriver":"systemd"}'"#;
+        assert_eq!(reached_by(answer).info().await.unwrap().cgroup_driver, "systemd");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_fails_says_why() {
+        let error = reached_by("echo Permission denied >&2; exit 255").ping().await.unwrap_err().to_string();
+        assert!(error.contains("Permission denied"), "{error}");
+    }
 }

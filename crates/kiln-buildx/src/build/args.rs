@@ -1,27 +1,18 @@
 //! Flags of `build` as kiln's.
 
 use kiln_cli::build::args::{BuildArgs, OldArgs};
-use kiln_cli::build::context::is_remote;
-use kiln_cli::build::plan::Plan;
 use kiln_cli::printer;
 
-use crate::context::{Context, set};
 use crate::error::Error;
 use crate::flags::Parsed;
 
-/// The flags. What is asked of the Dockerfile (`--call`) is not among them.
+/// The flags.
 pub(super) fn build_args(flags: &Parsed) -> BuildArgs {
     let words = |name: &str| -> Vec<String> {
         let list = flags.list(name);
         list.iter().flat_map(|v| v.split(',')).filter(|v| !v.is_empty()).map(str::to_owned).collect()
     };
     let context = flags.words.first().cloned().unwrap_or_default();
-    let mut ssh = flags.list("ssh");
-    // A repository behind ssh is fetched with the user's agent.
-    let is_ssh = context.starts_with("ssh://") || (context.contains('@') && !context.contains("://"));
-    if ssh.is_empty() && is_ssh && is_remote(&context) && set("SSH_AUTH_SOCK").is_some() {
-        ssh.push("default".into());
-    }
     BuildArgs {
         context,
         file: flags.word("file"),
@@ -31,7 +22,7 @@ pub(super) fn build_args(flags: &Parsed) -> BuildArgs {
         label: flags.list("label"),
         build_context: flags.list("build-context"),
         secret: flags.list("secret"),
-        ssh,
+        ssh: flags.list("ssh"),
         pull: flags.switch("pull"),
         tag: flags.list("tag"),
         output: flags.list("output"),
@@ -56,8 +47,11 @@ pub(super) fn build_args(flags: &Parsed) -> BuildArgs {
         cache_from: flags.list("cache-from"),
         cache_to: flags.list("cache-to"),
         annotation: flags.list("annotation"),
+        call: flags.word("call"),
+        check: flags.switch("check"),
         policy: flags.list("policy"),
         old: OldArgs {
+            print: flags.word("print"),
             memory: flags.word("memory"),
             memory_swap: flags.word("memory-swap"),
             cpu_shares: flags.word("cpu-shares"),
@@ -101,18 +95,5 @@ pub(super) fn warn_without_effect(flags: &Parsed) {
     ];
     for (_, text) in texts.iter().filter(|(name, _)| flags.has(name)) {
         printer::people(&format!("WARNING: {text}\n"));
-    }
-}
-
-/// Proxies of Docker's configuration reach the steps, unless the user names others.
-pub(super) fn add_proxies(context: &Context, plan: &mut Plan) {
-    for (name, value) in context.world.docker.proxy_args() {
-        let is_named = plan
-            .attrs
-            .keys()
-            .any(|k| k.strip_prefix("build-arg:").is_some_and(|k| k.eq_ignore_ascii_case(name)));
-        if !is_named {
-            plan.attrs.insert(format!("build-arg:{name}"), value);
-        }
     }
 }

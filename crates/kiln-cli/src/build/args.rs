@@ -18,8 +18,8 @@ pub struct BuildArgs {
     #[arg(value_name = "PATH | URL | -")]
     pub context: String,
 
-    /// Dockerfile [default: Dockerfile in the context]; - reads it from stdin
-    #[arg(short, long, value_name = "PATH", help_heading = BUILD)]
+    /// Dockerfile [default: Dockerfile in the context]; - reads it from stdin, an http(s) URL is fetched
+    #[arg(short, long, value_name = "PATH | URL | -", help_heading = BUILD)]
     pub file: Option<String>,
     /// Stage to build [default: the last one]
     #[arg(long, value_name = "STAGE", help_heading = BUILD)]
@@ -33,6 +33,13 @@ pub struct BuildArgs {
     /// Add a label to the image
     #[arg(long, value_name = "NAME=VALUE", help_heading = BUILD)]
     pub label: Vec<String>,
+    /// Ask the Dockerfile instead of building it: check, outline or targets, also with ,format=json
+    #[arg(long, value_name = "METHOD", help_heading = BUILD)]
+    pub call: Option<String>,
+    /// Check the Dockerfile instead of building it; same as --call check
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false",
+          hide_possible_values = true, hide_default_value = true, value_name = "BOOL", help_heading = BUILD)]
+    pub check: bool,
 
     /// Add a context under a name: a directory, docker-image://REF, or a URL
     #[arg(long, value_name = "NAME=VALUE", help_heading = INPUT)]
@@ -91,6 +98,9 @@ pub struct BuildArgs {
     /// Network of the steps: default, none or host
     #[arg(long, value_name = "MODE", default_value = "default", help_heading = STEPS)]
     pub network: String,
+    /// Let the steps reach the network only through a proxy of the daemon, which says what they fetch
+    #[arg(long, help_heading = STEPS)]
+    pub proxy_network: bool,
     /// Allow what the Dockerfile asks for: network.host, security.insecure, device or device=NAME[,alias=NAME]
     #[arg(long, value_name = "NAME", help_heading = STEPS)]
     pub allow: Vec<String>,
@@ -125,14 +135,7 @@ pub struct BuildArgs {
     /// Add an annotation to the image
     #[arg(long, value_name = "NAME=VALUE", help_heading = LATER)]
     pub annotation: Vec<String>,
-    /// Ask something of the Dockerfile instead of building it
-    #[arg(long, value_name = "METHOD", help_heading = LATER)]
-    pub call: Option<String>,
-    /// Same as --call check
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false",
-          hide_possible_values = true, hide_default_value = true, value_name = "BOOL", help_heading = LATER)]
-    pub check: bool,
-    /// Check sources against a policy
+    /// Check sources against a policy; disabled=true is accepted
     #[arg(long, value_name = "SPEC", help_heading = LATER)]
     pub policy: Vec<String>,
 

@@ -36,6 +36,8 @@ pub enum DockerfileSource {
         /// Its path there.
         name: String,
     },
+    /// Fetched by the daemon before the build.
+    Url(String),
     /// On standard input.
     Stdin,
 }
@@ -63,6 +65,10 @@ pub fn is_remote(text: &str) -> bool {
         && rest
             .split_once(':')
             .is_some_and(|(host, path)| !host.is_empty() && !host.contains('/') && !path.is_empty())
+}
+
+fn is_http(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
 }
 
 /// Whether a stream begins like an archive that can be a context: tar, or compressed.
@@ -104,10 +110,6 @@ pub fn resolve(
     head: impl FnOnce() -> Result<Vec<u8>, CliError>,
 ) -> Result<Inputs, CliError> {
     let file = args.file.as_deref().filter(|f| !f.is_empty());
-    if let Some(url) = file.filter(|f| f.starts_with("http://") || f.starts_with("https://")) {
-        let why = "download it and pipe it in with -f -";
-        return Err(CliError::NotBuilt { flag: format!("--file {url}"), why });
-    }
     match args.context.as_str() {
         "" => Err(CliError::Usage("name the build context, \".\" for the current directory".into())),
         "-" => stdin_context(file, &head()?),
@@ -134,6 +136,7 @@ fn stdin_context(file: Option<&str>, head: &[u8]) -> Result<Inputs, CliError> {
 fn remote_file(file: Option<&str>) -> DockerfileSource {
     match file {
         Some("-") => DockerfileSource::Stdin,
+        Some(url) if is_http(url) => DockerfileSource::Url(url.to_owned()),
         Some(path) if Path::new(path).is_absolute() => in_directory(Path::new(path)),
         other => DockerfileSource::InContext { name: other.unwrap_or("Dockerfile").to_owned() },
     }
@@ -153,6 +156,7 @@ fn directory(path: &str, file: Option<&str>) -> Result<Inputs, CliError> {
     }
     let dockerfile = match file {
         Some("-") => DockerfileSource::Stdin,
+        Some(url) if is_http(url) => DockerfileSource::Url(url.to_owned()),
         Some(file) => in_directory(Path::new(file)),
         None => DockerfileSource::Directory { dir: dir.clone(), name: "Dockerfile".into() },
     };

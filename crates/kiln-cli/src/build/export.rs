@@ -3,7 +3,7 @@
 use super::args::BuildArgs;
 use crate::error::CliError;
 use crate::pairs::{Pairs, unknown};
-use kiln_dockerfile::csv::parse_bool;
+use kiln_go::parse_bool;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -68,19 +68,19 @@ pub enum Dest {
     File(PathBuf),
     /// Standard output.
     Stdout,
-    /// Into `docker load`.
+    /// Into a Docker Engine.
     Docker,
 }
 
 const TYPES: [&str; 7] = ["local", "tar", "oci", "docker", "image", "registry", "cacheonly"];
 
-const IMAGE_KEYS: [&str; 16] = [
-    "name",
+/// What an image may be given, besides [`IMAGE_SWITCHES`].
+const IMAGE_KEYS: [&str; 5] = ["name", "compression", "compression-level", "source-date-epoch", "tar"];
+
+/// What an image may be given as true or false.
+const IMAGE_SWITCHES: [&str; 11] = [
     "oci-mediatypes",
-    "compression",
-    "compression-level",
     "force-compression",
-    "source-date-epoch",
     "rewrite-timestamp",
     "prefer-nondist-layers",
     "oci-artifact",
@@ -90,24 +90,10 @@ const IMAGE_KEYS: [&str; 16] = [
     "registry.insecure",
     "unpack",
     "store",
-    "tar",
 ];
 
+/// What files may be given.
 const FILE_KEYS: [&str; 3] = ["source-date-epoch", "platform-split", "mode"];
-
-const BOOLEANS: [&str; 11] = [
-    "oci-mediatypes",
-    "force-compression",
-    "rewrite-timestamp",
-    "prefer-nondist-layers",
-    "oci-artifact",
-    "attestation-inline",
-    "push",
-    "push-by-digest",
-    "registry.insecure",
-    "unpack",
-    "store",
-];
 
 const COMPRESSIONS: [&str; 3] = ["gzip", "zstd", "uncompressed"];
 
@@ -236,8 +222,9 @@ fn one(text: &str) -> Result<Option<Export>, CliError> {
         }
         other => return Err(wrong(unknown("type", other, &TYPES))),
     };
-    let known: &[&str] = if kind.is_image() { &IMAGE_KEYS } else { &FILE_KEYS };
-    let rest = pairs.rest(known, &[])?;
+    let known =
+        if kind.is_image() { [&IMAGE_KEYS[..], &IMAGE_SWITCHES].concat() } else { FILE_KEYS.to_vec() };
+    let rest = pairs.rest(&known, &[])?;
     let mut attrs = BTreeMap::new();
     for (key, value) in rest {
         check(&key, &value).map_err(&wrong)?;
@@ -253,7 +240,7 @@ fn one(text: &str) -> Result<Option<Export>, CliError> {
 
 fn check(key: &str, value: &str) -> Result<(), String> {
     match key {
-        _ if (BOOLEANS.contains(&key) || key == "tar" || key == "platform-split")
+        _ if (IMAGE_SWITCHES.contains(&key) || key == "tar" || key == "platform-split")
             && !value.is_empty()
             && parse_bool(value).is_none() =>
         {

@@ -3,7 +3,7 @@
 use super::args::BuildArgs;
 use crate::error::CliError;
 use crate::pairs::unknown;
-use kiln_dockerfile::csv::parse_bytes;
+use kiln_go::units::parse_bytes;
 use kiln_llb::Ulimit;
 use std::collections::BTreeMap;
 use std::net::IpAddr;

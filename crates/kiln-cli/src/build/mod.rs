@@ -2,13 +2,18 @@
 
 pub mod args;
 pub mod attrs;
+pub mod call;
 pub mod context;
 pub mod export;
+pub mod git;
+pub mod job;
 pub mod layout;
 mod limits;
 pub mod metadata;
 pub mod plan;
+mod policy;
 mod refuse;
+pub mod remote_file;
 pub mod request;
 pub mod run;
 pub mod secret;

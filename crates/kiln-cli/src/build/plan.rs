@@ -2,13 +2,16 @@
 
 use super::args::BuildArgs;
 use super::attrs::{self, Vars};
+use super::call::Call;
 use super::context::{self, Context, DockerfileSource, Inputs};
 use super::export::{self, Dest, Export};
 use super::layout::Layout;
+use super::policy;
 use super::refuse;
 use super::secret::{self, Secret};
 use super::ssh::{self, Ssh};
 use crate::error::CliError;
+use kiln_client::SourcePolicy;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -22,8 +25,10 @@ pub struct LocalDir {
 }
 
 /// A build request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
+    /// What is asked instead of a build.
+    pub call: Option<Call>,
     /// `dockerfile.v0`, or `gateway.v0` when another frontend is named.
     pub frontend: &'static str,
     /// Options of the frontend.
@@ -34,6 +39,8 @@ pub struct Plan {
     pub layouts: Vec<Layout>,
     /// What stdin is, if it is anything.
     pub stdin: Stdin,
+    /// Where the Dockerfile is fetched from, if it is.
+    pub dockerfile_url: Option<String>,
     /// Where results go.
     pub exports: Vec<Export>,
     /// Secrets that are served.
@@ -42,6 +49,10 @@ pub struct Plan {
     pub ssh: Vec<Ssh>,
     /// What the user allows.
     pub entitlements: Vec<String>,
+    /// The steps have the proxied network.
+    pub proxy_network: bool,
+    /// Which sources the build may use.
+    pub source_policy: Option<SourcePolicy>,
     /// Things to tell the user before the build.
     pub warnings: Vec<String>,
 }
@@ -90,16 +101,51 @@ impl Plan {
         let mut attrs = attrs::from_flags(args, vars)?;
         let is_set = |name: &str| vars(name).is_some();
         let secrets = args.secret.iter().map(|s| secret::parse(s, &is_set)).collect::<Result<Vec<_>, _>>()?;
-        let agent = vars("SSH_AUTH_SOCK");
-        let ssh = args.ssh.iter().map(|s| ssh::parse(s, agent.as_deref())).collect::<Result<Vec<_>, _>>()?;
+        let ssh = ssh::of(args, vars)?;
         let entitlements = attrs::entitlements(args)?;
-        let exports = exports(args, unsaid, &mut warnings)?;
+        let source_policy = policy::of(args, vars)?;
+        let call = Call::of(args)?;
+        let exports = match call {
+            Some(_) => Vec::new(),
+            None => exports(args, unsaid, &mut warnings)?,
+        };
         export::check_delete(args, &exports)?;
         let inputs = context::resolve(args, head)?;
+        policy::check_beside(args, &inputs.dockerfile)?;
+        let dockerfile_url = match &inputs.dockerfile {
+            DockerfileSource::Url(url) => Some(url.clone()),
+            _ => None,
+        };
         let (mut locals, layouts) = attrs::named_contexts(args, &mut attrs)?;
         let stdin = add_inputs(inputs, &mut attrs, &mut locals);
+        call.iter().for_each(|c| c.add(&mut attrs));
         let frontend = if attrs.contains_key("source") { "gateway.v0" } else { "dockerfile.v0" };
-        Ok(Self { frontend, attrs, locals, layouts, stdin, exports, secrets, ssh, entitlements, warnings })
+        Ok(Self {
+            call,
+            frontend,
+            attrs,
+            locals,
+            layouts,
+            stdin,
+            dockerfile_url,
+            exports,
+            secrets,
+            ssh,
+            entitlements,
+            proxy_network: args.proxy_network,
+            source_policy,
+            warnings,
+        })
+    }
+
+    /// Proxies reach the steps, unless the user names others.
+    pub fn add_proxies(&mut self, proxies: Vec<(&'static str, String)>) {
+        for (name, value) in proxies {
+            let is_it = |k: &str| k.strip_prefix("build-arg:").is_some_and(|k| k.eq_ignore_ascii_case(name));
+            if !self.attrs.keys().any(|k| is_it(k)) {
+                self.attrs.insert(format!("build-arg:{name}"), value);
+            }
+        }
     }
 
     /// Refuses an archive for a terminal.
@@ -165,6 +211,10 @@ fn add_inputs(inputs: Inputs, attrs: &mut BTreeMap<String, String>, locals: &mut
             name
         }
         DockerfileSource::InContext { name } => name,
+        DockerfileSource::Url(_) => {
+            attrs.insert("dockerfilekey".into(), "dockerfile".into());
+            "Dockerfile".into()
+        }
         DockerfileSource::Stdin => {
             attrs.insert("dockerfilekey".into(), "dockerfile".into());
             stdin = Stdin::Dockerfile { empty_context };

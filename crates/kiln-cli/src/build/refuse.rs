@@ -3,20 +3,16 @@
 use super::args::BuildArgs;
 use crate::error::CliError;
 use crate::pairs::Pairs;
-use kiln_dockerfile::csv::parse_bool;
+use kiln_go::parse_bool;
 
 /// Refuses what is not built; gives warnings about flags without effect.
 pub(crate) fn check(args: &BuildArgs) -> Result<Vec<String>, CliError> {
     let refuse = |given: bool, flag: &str, why| {
         if given { Err(CliError::NotBuilt { flag: flag.to_owned(), why }) } else { Ok(()) }
     };
-    let call = args.call.as_ref().or(args.old.print.as_ref());
     refuse(!args.cache_from.is_empty(), "--cache-from", "kiln cannot import a build cache")?;
     refuse(!args.cache_to.is_empty(), "--cache-to", "kiln cannot export a build cache")?;
     refuse(!args.annotation.is_empty(), "--annotation", "kiln does not write annotations")?;
-    refuse(!args.policy.is_empty(), "--policy", "kiln does not evaluate policies")?;
-    refuse(args.check, "--check", "kiln runs build checks only as part of a build")?;
-    refuse(call.is_some_and(|c| c != "build"), "--call", "kiln can only build")?;
     refuse(args.platform.len() > 1, "--platform with several values", "kiln builds one platform at a time")?;
     refuse(is_on(args.provenance.as_deref())?, "--provenance", "kiln does not write attestations")?;
     refuse(is_on(args.sbom.as_deref())?, "--sbom", "kiln does not write attestations")?;

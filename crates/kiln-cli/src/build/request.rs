@@ -60,6 +60,9 @@ pub fn request(
         credentials: Some(credentials()?),
         uploads,
         entitlements: plan.entitlements,
+        internal: plan.call.is_some(),
+        proxy_network: plan.proxy_network,
+        source_policy: plan.source_policy,
         ..BuildRequest::new(work)
     })
 }

@@ -1,7 +1,10 @@
 //! `--ssh`.
 
+use super::args::BuildArgs;
+use super::attrs::Vars;
+use super::context::is_remote;
 use crate::error::CliError;
-use kiln_dockerfile::csv::parse_bool;
+use kiln_go::parse_bool;
 use std::path::PathBuf;
 
 /// An agent, or keys, under an id.
@@ -13,6 +16,17 @@ pub struct Ssh {
     pub paths: Vec<PathBuf>,
     /// The socket is no agent: bytes are passed on as they are.
     pub raw: bool,
+}
+
+/// All that the flags name. A context behind ssh is fetched with the user's agent, if there is one.
+pub(crate) fn of(args: &BuildArgs, vars: Vars<'_>) -> Result<Vec<Ssh>, CliError> {
+    let agent = vars("SSH_AUTH_SOCK").filter(|a| !a.is_empty());
+    let context = &args.context;
+    let is_ssh = context.starts_with("ssh://") || (context.contains('@') && !context.contains("://"));
+    if args.ssh.is_empty() && agent.is_some() && is_ssh && is_remote(context) {
+        return Ok(vec![parse("default", agent.as_deref())?]);
+    }
+    args.ssh.iter().map(|s| parse(s, agent.as_deref())).collect()
 }
 
 /// Reads `default`, or `ID[=SOCKET|KEY[,KEY][,raw=BOOL]]`. Without paths it is the agent of $SSH_AUTH_SOCK.

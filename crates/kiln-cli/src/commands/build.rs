@@ -1,17 +1,15 @@
 //! `kiln build`.
 
 use crate::app::BuildCommand;
-use crate::build::export::Dest;
-use crate::build::plan::{Plan, Stdin, Unsaid};
-use crate::build::request::{self, StdinInputs};
+use crate::build::job::{Failed, Job};
+use crate::build::plan::Unsaid;
 use crate::build::run;
 use crate::connect::Connection;
-use crate::docker::DockerLoad;
 use crate::error::CliError;
 use crate::hooks::Hooks;
+use crate::printer;
 use crate::progress;
-use crate::{printer, stdin};
-use kiln_client::OutputWriter;
+use kiln_builder::{Docker, Flags};
 use kiln_progress::Mode;
 use serde_json::Map;
 
@@ -21,39 +19,29 @@ pub(crate) async fn run(command: BuildCommand, hooks: Hooks, debug: bool) -> Res
     let vars = |name: &str| std::env::var(name).ok();
     let mode = progress::mode(&args.progress, args.quiet, &vars)?;
     let (options, complaints) = progress::options(&vars);
-    let mut head = Vec::new();
-    let plan = Plan::new(&args, &vars, &Unsaid::Keep, || {
-        head = stdin::head()?;
-        Ok(head.clone())
-    })?;
-    plan.check_stdout(printer::stdout_is_terminal())?;
+    let docker = Docker::load(vars, &Flags::default()).map_err(|e| CliError::Usage(e.to_string()))?;
+    let mut job = Job::new(&args, &vars, &Unsaid::Keep, &docker)?;
     // A failed build leaves no id of an earlier one.
     args.iidfile.as_deref().map_or(Ok(()), run::remove_stale)?;
-    let dockerfile = match plan.stdin {
-        Stdin::Dockerfile { empty_context } => Some(stdin::dockerfile(&head, empty_context)?),
-        Stdin::Unused | Stdin::Context => None,
+    job.find_engine(&docker).await?;
+    let notes: Vec<String> = complaints.into_iter().chain(job.plan.warnings.clone()).collect();
+    let call = job.plan.call.clone();
+    let daemon = Connection::open(&connect, hooks, &job.plan.entitlements).await?;
+    let work = |updates| async {
+        let solved = job.solve(daemon.client(), |request| request, updates).await;
+        solved.map_err(|failed| match failed {
+            Failed::Here(error) => error,
+            Failed::Build(error) => daemon.error(error),
+            Failed::Engine(error) => error.into(),
+        })
     };
-    let load = match plan.exports.iter().any(|e| e.dest == Dest::Docker) {
-        true => Some(DockerLoad::start()?),
-        false => None,
-    };
-    let notes: Vec<String> = complaints.into_iter().chain(plan.warnings.clone()).collect();
-    let client = Connection::open(&connect, hooks, &plan.entitlements).await?;
-    let stdin = StdinInputs { head, dockerfile: dockerfile.as_ref() };
-    let input = load.as_ref().and_then(DockerLoad::input).map(OutputWriter::new);
-    let request = request::request(plan, stdin, input)?;
-    let (solved, warnings) =
-        run::shown(mode, options, &notes, |updates| client.build(request, updates)).await?;
-    let is_for_people = matches!(mode, Mode::Tty | Mode::Plain | Mode::Auto);
-    if is_for_people {
+    let (solved, warnings) = run::shown(mode, options, &notes, work).await?;
+    if matches!(mode, Mode::Tty | Mode::Plain | Mode::Auto) {
         printer::people(&progress::warnings_text(&warnings, debug));
     }
-    if let Some(load) = load {
-        // When docker ended, the build failed for that reason, and docker knows it better.
-        let said = if solved.is_ok() { Some(load.finish().await?) } else { load.failure().await? };
-        if is_for_people {
-            printer::people(&said.unwrap_or_default());
-        }
+    let solved = solved?;
+    match call {
+        Some(call) => call.leave(&args, &solved),
+        None => run::leave_results(&args, mode, &solved.exporter_response, &warnings, Map::new()),
     }
-    run::leave_results(&args, mode, &solved?.exporter_response, &warnings, Map::new())
 }

@@ -88,11 +88,7 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// What Go's `strconv.ParseBool` takes.
+/// A boolean as Go's programs take it.
 pub(crate) fn go_bool(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err("expected true or false".into()),
-    }
+    kiln_go::parse_bool(text).ok_or_else(|| "expected true or false".into())
 }

@@ -8,7 +8,7 @@ use crate::{human, printer, usage};
 use clap::Args;
 use jiff::Timestamp;
 use kiln_client::PruneRequest;
-use kiln_dockerfile::csv::parse_bytes;
+use kiln_go::units::parse_bytes;
 
 /// Flags.
 #[derive(Args, Clone, Debug)]

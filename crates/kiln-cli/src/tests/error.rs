@@ -51,18 +51,30 @@ fn hints() {
         ),
         (CliError::Daemon("could not lock /x/kiln.lock, another instance running?".into()), "another --root"),
         (CliError::NotBuilt { flag: "--x".into(), why: "y" }, "leave the flag out"),
-        (
-            CliError::Program { program: "docker", why: "not installed".into() },
-            "-o type=docker,dest=image.tar",
-        ),
+        (build(Code::Unknown, "network.host is not allowed"), "`kiln build --allow network.host`"),
+        (build(Code::Unknown, "secret a: not found"), "--secret id=NAME"),
     ];
     for (error, want) in cases {
         let text = text(&error);
         assert!(text.contains("\nhint: ") && text.contains(want), "{text}");
     }
-    for plain in ["something else", "failed to read dockerfile: git stderr:"] {
+    let said = "secret a: not found; give it with --secret id=a,src=FILE";
+    for plain in ["something else", said, "failed to read dockerfile: git stderr:"] {
         assert_eq!(text(&build(Code::Unknown, plain)), format!("error: {plain}\n"));
     }
+}
+
+#[test]
+fn system_errors_have_words_and_no_numbers() {
+    let read = crate::error::readable;
+    assert_eq!(
+        read("a: No such file (os error 2); b: Denied (os error 13)\n"),
+        "a: No such file; b: Denied\n"
+    );
+    for text in ["no (os error x)", "(os error 2)", "ends (os error 2"] {
+        assert_eq!(read(text), text);
+    }
+    assert_eq!(read("a\x1b[31m\tb"), "a[31m\tb");
 }
 
 #[test]

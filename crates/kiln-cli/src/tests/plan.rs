@@ -185,10 +185,6 @@ fn what_is_not_built_is_refused_by_name() {
         (&["--provenance", "."], "--provenance is not built yet: "),
         (&["--provenance=mode=max", "."], "--provenance is not built yet: "),
         (&["--sbom=true", "."], "--sbom is not built yet: "),
-        (&["--call", "outline", "."], "--call is not built yet: "),
-        (&["--print", "outline", "."], "--call is not built yet: "),
-        (&["--check", "."], "--check is not built yet: "),
-        (&["--policy", "filename=x", "."], "--policy is not built yet: "),
         (
             &["--platform", "linux/amd64,linux/arm64", "."],
             "--platform with several values is not built yet: ",
@@ -197,7 +193,6 @@ fn what_is_not_built_is_refused_by_name() {
             &["--add-host", "a:host-gateway", "."],
             "invalid value 'a:host-gateway' for --add-host: host-gateway is not supported",
         ),
-        (&["-f", "https://x/Dockerfile", "."], "--file https://x/Dockerfile is not built yet: "),
         (
             &["--build-arg", "BUILDKIT_INLINE_CACHE=1", "."],
             "--build-arg BUILDKIT_INLINE_CACHE=1 is not built yet: ",
@@ -232,6 +227,22 @@ fn results_that_nobody_asked_for() {
     );
     assert!(plan(&["-o", "type=cacheonly", "."]).unwrap().exports.is_empty());
     assert!(plan(&["--squash", "."]).unwrap().warnings[0].starts_with("--squash has no effect"));
+}
+
+#[test]
+fn proxies_of_the_configuration_give_way_to_those_of_the_user() {
+    let mut plan = plan(&["--build-arg", "http_proxy=mine", "."]).unwrap();
+    plan.add_proxies(vec![("HTTP_PROXY", "theirs".into()), ("NO_PROXY", "none".into())]);
+    assert_eq!(plan.attrs.get("build-arg:HTTP_PROXY"), None);
+    assert_eq!(plan.attrs["build-arg:NO_PROXY"], "none");
+}
+
+#[test]
+fn the_agent_goes_with_a_repository_behind_ssh() {
+    let ids = |context: &str| plan(&[context]).unwrap().ssh.into_iter().map(|s| s.id).collect::<Vec<_>>();
+    assert_eq!(ids("git@h.example:r.git"), ["default"]);
+    assert_eq!(ids("ssh://git@h.example/r.git"), ["default"]);
+    assert!(ids("https://u@h.example/r.git").is_empty() && ids(".").is_empty());
 }
 
 #[test]

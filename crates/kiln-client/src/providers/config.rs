@@ -102,9 +102,8 @@ impl DockerConfig {
             let parsed = serde_json::from_str::<ConfigFile>(&json);
             config.extra = parsed.map_err(|e| bad("DOCKER_AUTH_CONFIG", &e))?.auths;
         }
-        let off = set("BUILDKIT_NO_CLIENT_TOKEN")
-            .is_some_and(|v| matches!(v.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"));
-        config.client_tokens = !off;
+        let off = set("BUILDKIT_NO_CLIENT_TOKEN").and_then(|v| kiln_go::parse_bool(&v));
+        config.client_tokens = off != Some(true);
         Ok(config)
     }
 

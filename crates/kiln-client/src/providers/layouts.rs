@@ -7,8 +7,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kiln_fs::Root;
+use kiln_go::json;
 use kiln_llb::errdefs::{BuildError, Code};
-use kiln_oci::{Descriptor, Index, Reference, annotation, gojson, media_type};
+use kiln_oci::{Descriptor, Index, Reference, annotation, media_type};
 use kiln_session::LayoutDir;
 
 use super::invalid;
@@ -88,7 +89,7 @@ fn list(dir: &Path, descriptor: &Descriptor, names: Vec<&str>) -> Result<(), Box
     }
     // Under another name first, so that a reader never sees half of it.
     let partial = format!(".index-{:016x}", rand::random::<u64>());
-    root.write_file(&partial, &gojson::to_vec(&index)?, 0o644)?;
+    root.write_file(&partial, &json::to_vec(&index)?, 0o644)?;
     root.rename(&partial, "index.json")?;
     if !root.exists("oci-layout", false)? {
         root.write_file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644)?;

@@ -37,19 +37,7 @@ impl DiskSpace {
         if let Some(percent) = text.strip_suffix('%') {
             return percent.parse().ok().map(Self::Percent);
         }
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let shift = match unit.trim().to_ascii_lowercase().as_str() {
-            "" | "b" => 0,
-            "k" | "kb" | "kib" => 10,
-            "m" | "mb" | "mib" => 20,
-            "g" | "gb" | "gib" => 30,
-            "t" | "tb" | "tib" => 40,
-            "p" | "pb" | "pib" => 50,
-            _ => return None,
-        };
-        let number: f64 = number.parse().ok()?;
-        Some(Self::Bytes((number * f64::from(2u32).powi(shift)) as u64))
+        u64::try_from(kiln_go::units::parse_bytes(text)?).ok().map(Self::Bytes)
     }
 }
 
@@ -84,30 +72,8 @@ impl GoDuration {
         if let Ok(n) = text.parse() {
             return Some(Self::seconds(n));
         }
-        let (negative, mut rest) = match text.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, text.strip_prefix('+').unwrap_or(text)),
-        };
-        let mut total = 0.0;
-        while !rest.is_empty() {
-            let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-            let (number, tail) = rest.split_at(digits);
-            let unit = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-            let (unit, tail) = tail.split_at(unit);
-            let seconds = match unit {
-                "h" => 3600.0,
-                "m" => 60.0,
-                "s" => 1.0,
-                "ms" => 1e-3,
-                "us" | "µs" | "μs" => 1e-6,
-                "ns" => 1e-9,
-                _ => return None,
-            };
-            total += number.parse::<f64>().ok()? * seconds;
-            rest = tail;
-        }
-        let length = Duration::try_from_secs_f64(total).ok()?;
-        (!text.is_empty()).then_some(Self { negative, length })
+        let nanos = kiln_go::duration::parse(text).ok()?;
+        Some(Self { negative: nanos < 0, length: Duration::from_nanos(nanos.unsigned_abs()) })
     }
 }
 

@@ -151,7 +151,7 @@ fn who_does_not_listen_keeps_nobody_else_waiting() {
         }
         connect().await.blob_info(&large).await
     };
-    let limit = std::time::Duration::from_secs(10);
+    let limit = std::time::Duration::from_secs(60);
     let answer = runtime.block_on(async { tokio::time::timeout(limit, work).await });
     runtime.shutdown_background();
     assert!(answer.expect("an answer").is_ok());

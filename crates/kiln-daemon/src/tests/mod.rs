@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod drain;
+mod intake;
 mod observe;
 mod tls;
 
@@ -21,7 +22,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
 /// How long anything here may take.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 struct Daemon {
     dir: tempfile::TempDir,

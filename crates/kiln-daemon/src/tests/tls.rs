@@ -51,13 +51,8 @@ async fn ask(port: u16, identity: Option<&str>) -> Result<(), String> {
     info.map(|_| ()).map_err(|e| e.to_string())
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 async fn daemon(ca: bool) -> (Daemon, u16) {
-    let port = free_port();
+    let port = kiln_testkit::free_port();
     let daemon = Daemon::with(|o| {
         o.addr.push(format!("tcp://127.0.0.1:{port}"));
         o.tls_cert = Some(cert("server.pem"));

@@ -5,7 +5,7 @@ mod pattern;
 
 pub use lex::{Expansion, Lex};
 
-use crate::quote::quote;
+use kiln_go::quote;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Where values of variables come from.

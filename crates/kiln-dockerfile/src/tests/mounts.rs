@@ -1,7 +1,6 @@
 //! RUN --mount (spec dockerfile.md section 6).
 
 use super::kind;
-use crate::csv::{CsvError, fields, parse_bytes};
 use crate::{Kind, Mount, MountError, MountType, Sharing};
 use std::convert::Infallible;
 
@@ -79,39 +78,4 @@ fn flags_of_run() {
     assert_eq!(run.mount_flags[1].from, None);
     let mounts = run.mounts(|w| Ok::<_, Infallible>(w.replace("$V", "/v"))).unwrap();
     assert_eq!(mounts[1].target.as_deref(), Some("/v"));
-}
-
-#[test]
-fn csv_lines() {
-    let list = |text| fields(text).unwrap();
-    assert_eq!(list("a,b=c,"), ["a", "b=c", ""]);
-    assert_eq!(list("\"a,b\",c\n"), ["a,b", "c"]);
-    assert_eq!(list("\"a\"\"b\""), ["a\"b"]);
-    assert_eq!(fields(""), Err(CsvError::Empty));
-    assert_eq!(fields("a,b\"c"), Err(CsvError::BareQuote(4)));
-    assert_eq!(fields("\"a\"b"), Err(CsvError::Quote(3)));
-    assert_eq!(
-        fields("\"a").unwrap_err().to_string(),
-        "parse error on line 1, column 2: extraneous or missing \" in quoted-field"
-    );
-}
-
-#[test]
-fn byte_sizes() {
-    let cases = [
-        ("32", Some(32)),
-        ("32b", Some(32)),
-        ("32kb", Some(32 << 10)),
-        ("32KiB", Some(32 << 10)),
-        ("1.5 M", Some(3 << 19)),
-        ("2g", Some(2 << 30)),
-        ("", None),
-        ("-1", None),
-        ("1x", None),
-        ("1kx", None),
-        ("m", None),
-    ];
-    for (text, want) in cases {
-        assert_eq!(parse_bytes(text), want, "{text}");
-    }
 }

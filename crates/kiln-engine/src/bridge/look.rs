@@ -2,25 +2,20 @@
 
 use super::Bridge;
 use crate::files::{self, FileRange};
+use kiln_fs::Root;
 use kiln_llb::errdefs::BuildError;
 use kiln_session::fsutil::Stat;
-use kiln_snapshot::Mounted;
 
 impl Bridge {
     /// Runs `look` on the files of a result.
     async fn look<T: Send + 'static>(
         &self,
         id: &str,
-        look: impl FnOnce(&Mounted) -> Result<T, BuildError> + Send + 'static,
+        look: impl FnOnce(&Root) -> Result<T, BuildError> + Send + 'static,
     ) -> Result<T, BuildError> {
         let built = self.result(id).await?;
         let vertex = self.refs().get(id).and_then(|lazy| lazy.definition().root()).map(|root| root.digest);
-        self.open(async {
-            let mounted = self.0.build.mount(built, vertex).await?;
-            let looked = tokio::task::spawn_blocking(move || look(&mounted)).await;
-            looked.map_err(|e| BuildError::msg(e.to_string()))?
-        })
-        .await
+        self.open(self.0.build.look(built, vertex, look)).await
     }
 
     /// Reads a file, or a part of it.
@@ -34,7 +29,7 @@ impl Bridge {
         range: Option<FileRange>,
     ) -> Result<Vec<u8>, BuildError> {
         let path = path.to_string();
-        self.look(id, move |mounted| files::read(mounted.root(), &path, range)).await
+        self.look(id, move |root| files::read(root, &path, range)).await
     }
 
     /// Lists a directory; with a pattern only what matches it.
@@ -43,7 +38,7 @@ impl Bridge {
     /// If it is none.
     pub async fn read_dir(&self, id: &str, path: &str, include: &str) -> Result<Vec<Stat>, BuildError> {
         let (path, include) = (path.to_string(), include.to_string());
-        self.look(id, move |mounted| files::list(mounted.root(), &path, &include)).await
+        self.look(id, move |root| files::list(root, &path, &include)).await
     }
 
     /// Describes a file.
@@ -52,6 +47,6 @@ impl Bridge {
     /// If it does not exist.
     pub async fn stat(&self, id: &str, path: &str) -> Result<Stat, BuildError> {
         let path = path.to_string();
-        self.look(id, move |mounted| files::stat(mounted.root(), &path)).await
+        self.look(id, move |root| files::stat(root, &path)).await
     }
 }

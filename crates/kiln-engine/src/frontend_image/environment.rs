@@ -1,7 +1,7 @@
 //! What a frontend is told by variables (spec wire.md section 3).
 
+use crate::WorkerInfo;
 use crate::build::Build;
-use crate::{GcRule, WorkerInfo};
 use kiln_llb::errdefs::BuildError;
 use kiln_oci::Platform;
 use serde_json::{Value, json};
@@ -22,15 +22,15 @@ pub(super) fn of(build: &Arc<Build>, opts: &BTreeMap<String, String>) -> Result<
     Ok(env)
 }
 
-/// As BuildKit's client library writes it.
+/// As BuildKit's client library writes it. Frontends are told neither of garbage collection nor of devices.
 fn workers(info: &WorkerInfo) -> Value {
     json!([{
         "id": info.id,
         "labels": info.labels,
         "platforms": info.platforms.iter().map(platform).collect::<Vec<_>>(),
-        "gcPolicy": info.gc_policy.iter().map(rule).collect::<Vec<_>>(),
+        "gcPolicy": null,
         "buildkitVersion": { "package": "", "version": "", "revision": "" },
-        "cdiDevices": info.devices.iter().map(device).collect::<Vec<_>>(),
+        "cdiDevices": null,
     }])
 }
 
@@ -40,14 +40,6 @@ fn platform(p: &Platform) -> Value {
         out["variant"] = p.variant.clone().into();
     }
     out
-}
-
-fn device(d: &kiln_cdi::Device) -> Value {
-    json!({ "name": d.name, "autoAllow": d.auto_allowed, "annotations": d.annotations, "onDemand": false })
-}
-
-fn rule(rule: &GcRule) -> Value {
-    json!({ "filter": rule.filters })
 }
 
 #[cfg(test)]
@@ -65,11 +57,13 @@ mod tests {
                 ..Platform::default()
             }],
             gc_policy: Vec::new(),
-            devices: Vec::new(),
         };
-        let text = workers(&info).to_string();
-        assert!(text.starts_with(
-            r#"[{"id":"w","labels":{"a":"b"},"platforms":[{"architecture":"arm64","os":"linux"}]"#
-        ));
+        assert_eq!(
+            workers(&info).to_string(),
+            concat!(
+                r#"[{"id":"w","labels":{"a":"b"},"platforms":[{"architecture":"arm64","os":"linux"}],"gcPolicy":null,"#,
+                r#""buildkitVersion":{"package":"","version":"","revision":""},"cdiDevices":null}]"#,
+            )
+        );
     }
 }

@@ -72,9 +72,7 @@ impl FrontendImage {
 
     /// Whether it wants no network.
     pub(super) fn no_network(&self) -> bool {
-        // strconv.ParseBool
-        let label = self.config.config.labels.get(NO_NETWORK).map(String::as_str);
-        matches!(label, Some("1" | "t" | "T" | "TRUE" | "true" | "True"))
+        self.config.config.labels.get(NO_NETWORK).and_then(|label| kiln_go::parse_bool(label)) == Some(true)
     }
 
     /// Fails for what the client needs and the image does not say it can.
@@ -134,8 +132,7 @@ async fn from_registry(build: &Arc<Build>, source: &str) -> Result<Found, BuildE
     let attrs = BTreeMap::from([(attr::IMAGE_RECORD_TYPE.to_string(), "frontend".to_string())]);
     let mut graph = GraphBuilder::new();
     let root = graph.source(format!("docker-image://{resolved}"), attrs, Constraints::default());
-    let platform = crate::open::llb_platform(&Platform::host());
-    let options = MarshalOptions { platform, ..MarshalOptions::default() };
+    let options = MarshalOptions { platform: Platform::host(), ..MarshalOptions::default() };
     let definition = graph.marshal(Some(root), &options).map_err(wrong)?;
     Ok(Found { config: image.config, digest: image.digest.to_string(), definition })
 }

@@ -180,7 +180,7 @@ impl Docker {
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null());
         let docker = Self { child: command.spawn().unwrap(), host };
-        for _ in 0..200 {
+        for _ in 0..600 {
             if Command::new("docker")
                 .args(["--host", &docker.host, "version"])
                 .output()

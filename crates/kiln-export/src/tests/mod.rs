@@ -3,6 +3,7 @@
 mod archives;
 mod files;
 mod pushes;
+mod slow;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -91,12 +92,7 @@ impl World {
         let store = LayoutDir::fill(Root::open(dir.path()).unwrap());
         let server = Server::new().file_send(Arc::new(client));
         let server = server.layouts(Arc::new([("export".into(), store)].into()));
-        let headers = server.headers("session", "");
-        let (a, b) = tokio::io::duplex(64 << 10);
-        tokio::spawn(server.serve(a));
-        let manager = sessions.clone();
-        tokio::spawn(async move { manager.run(headers, b).await });
-        Self {
+        let world = Self {
             snapshots,
             content,
             records: ImageRecords::open(db).unwrap(),
@@ -105,7 +101,18 @@ impl World {
             told: Told::default(),
             calls,
             dir,
-        }
+        };
+        world.join(server, "session");
+        world
+    }
+
+    /// A client with a session of this id.
+    fn join(&self, server: Server, id: &str) {
+        let headers = server.headers(id, "");
+        let (a, b) = tokio::io::duplex(64 << 10);
+        tokio::spawn(server.serve(a));
+        let manager = self.sessions.clone();
+        tokio::spawn(async move { manager.run(headers, b).await });
     }
 
     /// A layer with files, each `path = text`; a path with a slash at its end is a directory.
@@ -135,13 +142,25 @@ impl World {
         input: &ExportInput,
         provider: &dyn LayerProvider,
     ) -> Outcome {
+        self.export_to("session", kind, attrs, index, input, provider).await
+    }
+
+    async fn export_to(
+        &self,
+        session: &str,
+        kind: &str,
+        attrs: &[(&str, &str)],
+        index: usize,
+        input: &ExportInput,
+        provider: &dyn LayerProvider,
+    ) -> Outcome {
         let attrs = attrs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let exporter = Exporter::parse(kind, &attrs).unwrap();
         let cx = ExportContext {
             snapshots: &self.snapshots,
             content: &self.content,
             sessions: &self.sessions,
-            session: "session",
+            session,
             registry: &self.registry,
             access: Access::anonymous(),
             provider,

@@ -112,10 +112,10 @@ impl Converter<'_> {
         let text = format!(
             "HEALTHCHECK {{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
             gofmt::plain_list(&check.test),
-            kiln_dockerfile::format_duration(check.interval),
-            kiln_dockerfile::format_duration(check.timeout),
-            kiln_dockerfile::format_duration(check.start_period),
-            kiln_dockerfile::format_duration(check.start_interval),
+            kiln_go::duration::format(check.interval),
+            kiln_go::duration::format(check.timeout),
+            kiln_go::duration::format(check.start_period),
+            kiln_go::duration::format(check.start_interval),
             check.retries
         );
         self.stages.list[id].image.config.healthcheck = Some(check);

@@ -8,13 +8,13 @@ use crate::git_ref::{GitRef, Parsed};
 use crate::lint::Rule;
 use crate::names;
 use crate::ospath;
-use crate::platform;
 use crate::stages::StageId;
 use crate::state::EnvOf;
 use kiln_digest::Digest;
-use kiln_dockerfile::{Add, Copy, Files, Range, Source, quote};
+use kiln_dockerfile::{Add, Copy, Files, Range, Source};
+use kiln_go::{path as gopath, quote};
 use kiln_llb::builder::{ActionSpec, Constraints, CopySpec, Output, Owner};
-use kiln_llb::{FileMode, ProgressGroup, gopath};
+use kiln_llb::{FileMode, ProgressGroup};
 
 /// What COPY and ADD have in common.
 #[derive(Debug)]
@@ -200,7 +200,7 @@ impl Converter<'_> {
         let group = |weak| ProgressGroup { id: group_id.clone(), name: name.clone(), weak };
         let stage = &self.stages.list[id];
         let (base, mut copy) = (stage.state.output, c.clone().grouped(group(true)));
-        copy.platform = stage.platform.as_ref().map(platform::to_llb);
+        copy.platform = stage.platform.clone();
         let files = self.graph.file(None, "/", actions, copy);
         self.graph.merge(&[base, Some(files)], c.grouped(group(false)).named(link_name))
     }

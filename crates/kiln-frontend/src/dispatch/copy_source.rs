@@ -9,9 +9,8 @@ use crate::git_ref::{GitRef, Parsed};
 use crate::ospath;
 use crate::stages::StageId;
 use kiln_digest::Digest;
-use kiln_dockerfile::quote;
+use kiln_go::{path as gopath, quote};
 use kiln_llb::builder::{Constraints, CopySpec, HttpSpec};
-use kiln_llb::gopath;
 
 impl Converter<'_> {
     /// One copy without destination, owner and exclusions.
@@ -90,7 +89,7 @@ fn copy_local(job: &CopyJob<'_>, path: &str, mode: &Mode, os: &str) -> std::resu
         let (parent, pattern) = path.split_once("/./").unwrap_or(("/", path));
         src = parent;
         let pattern = absolute(pattern)?;
-        if !has_wildcards(src) && !has_wildcards(&pattern) {
+        if !gopath::has_wildcards(src) && !gopath::has_wildcards(&pattern) {
             required.push(absolute(&gopath::join(&[src, &pattern]))?);
         }
         patterns.push(pattern.strip_prefix('/').unwrap_or(&pattern).to_string());
@@ -105,20 +104,6 @@ fn copy_local(job: &CopyJob<'_>, path: &str, mode: &Mode, os: &str) -> std::resu
     a.allow_wildcard = true;
     a.allow_empty_wildcard = true;
     Ok(copy)
-}
-
-fn has_wildcards(path: &str) -> bool {
-    let mut chars = path.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '*' | '?' | '[' => return true,
-            '\\' => {
-                chars.next();
-            }
-            _ => {}
-        }
-    }
-    false
 }
 
 /// The last part of a URL's path.

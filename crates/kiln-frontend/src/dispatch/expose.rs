@@ -7,7 +7,8 @@ use crate::gofmt;
 use crate::lint::Rule;
 use crate::stages::StageId;
 use crate::state::EnvOf;
-use kiln_dockerfile::{Range, quote};
+use kiln_dockerfile::Range;
+use kiln_go::quote;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 

@@ -5,11 +5,12 @@ use crate::convert::Converter;
 use crate::fail::Result;
 use crate::outline::Mounted;
 use crate::stages::StageId;
-use kiln_dockerfile::{Mount, MountType, Range, Sharing, quote};
+use kiln_dockerfile::{Mount, MountType, Range, Sharing};
+use kiln_go::{path as gopath, quote};
+use kiln_llb::CacheSharing;
 use kiln_llb::builder::{
     ActionSpec, Constraints, ExecSpec, MountSpec, MountWhat, Output, Owner, OwnerId, SecretSpec, SshSpec,
 };
-use kiln_llb::{CacheSharing, gopath};
 
 impl Converter<'_> {
     /// Adds the mounts of a step; `sources` has one stage per mount.

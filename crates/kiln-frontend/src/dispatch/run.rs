@@ -5,7 +5,6 @@ use crate::convert::Converter;
 use crate::fail::Result;
 use crate::image_config;
 use crate::names::{self, Masked};
-use crate::platform;
 use crate::stages::StageId;
 use crate::state::EnvOf;
 use kiln_dockerfile::{Device, Heredoc, Mount, MountType, NetworkMode, Run, RunBody, SecurityMode, Source};
@@ -39,7 +38,7 @@ impl Converter<'_> {
         let stage = &self.stages.list[id];
         constraints.metadata.ignore_cache = stage.ignore_cache;
         constraints.metadata.linux_resources = self.cx.options.resources.clone();
-        constraints.platform = stage.state.platform.as_ref().map(platform::to_llb);
+        constraints.platform = stage.state.platform.clone();
         let text = format!("RUN {} # buildkit", self.history_text(id, &words));
         let out = self.graph.exec(spec, constraints);
         self.stages.list[id].state.output = out;
@@ -58,7 +57,7 @@ impl Converter<'_> {
                 let is_windows = self.stages.list[id].image.platform.os == "windows";
                 if !is_windows && data.starts_with("#!") {
                     spec.mounts.push(self.heredoc_mount(id, doc, data));
-                    kiln_llb::gopath::join(&[PIPES, &doc.name])
+                    kiln_go::path::join(&[PIPES, &doc.name])
                 } else {
                     data
                 }
@@ -81,7 +80,7 @@ impl Converter<'_> {
     /// A file written in the Dockerfile, alone on scratch.
     pub(super) fn inline_file(&mut self, id: StageId, name: &str, mode: u32, data: Vec<u8>) -> Output {
         let action = ActionSpec::MkFile { path: name.to_string(), mode, data, owner: None, timestamp: None };
-        let platform = self.stages.list[id].platform.as_ref().map(platform::to_llb);
+        let platform = self.stages.list[id].platform.clone();
         let constraints = Constraints { platform, ..Default::default() };
         self.graph.file(None, "/", vec![action], constraints.named("[internal] preparing inline document"))
     }

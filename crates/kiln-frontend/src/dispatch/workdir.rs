@@ -5,7 +5,6 @@ use crate::fail::{Fail, Result};
 use crate::lint::Rule;
 use crate::names;
 use crate::ospath;
-use crate::platform;
 use crate::stages::StageId;
 use crate::state::EnvOf;
 use kiln_dockerfile::Source;
@@ -52,8 +51,7 @@ impl Converter<'_> {
         let platform = stage.platform.clone();
         let title = names::prefix(stage, &text, platform.as_ref(), &env);
         let (base, cwd) = (stage.state.output, stage.state.dir.clone());
-        let constraints =
-            Constraints { platform: platform.as_ref().map(platform::to_llb), ..Default::default() };
+        let constraints = Constraints { platform: platform.clone(), ..Default::default() };
         let constraints = self.located(constraints.named(title), Some(source.range));
         let out = self.graph.file(base, &cwd, vec![action], constraints);
         self.stages.list[id].state.output = Some(out);

@@ -1,6 +1,6 @@
 //! The rules and their texts.
 
-use kiln_dockerfile::quote;
+use kiln_go::quote;
 
 /// A rule, with what its message names.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Limits of steps.
 
-use kiln_dockerfile::{csv, quote};
+use kiln_go::{csv, quote};
 use kiln_llb::{LinuxResources, Ulimit};
 use std::collections::BTreeMap;
 

@@ -68,14 +68,14 @@ impl Host for MemoryHost {
     /// The frontend `broken` fails.
     async fn forward(
         &self,
-        source: &str,
         opts: BTreeMap<String, String>,
         _: BTreeMap<String, Definition>,
     ) -> Result<FrontendResult, BuildError> {
+        let broken = opts["source"] == "broken";
         self.forwarded.lock().unwrap().push(opts);
-        match source {
-            "broken" => Err(BuildError::msg("it broke")),
-            _ => Ok(FrontendResult { refs: vec![(None, None)], ..Default::default() }),
+        match broken {
+            true => Err(BuildError::msg("it broke")),
+            false => Ok(FrontendResult { refs: vec![(None, None)], ..Default::default() }),
         }
     }
 

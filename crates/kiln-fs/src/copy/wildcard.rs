@@ -1,8 +1,9 @@
 //! Which paths a COPY source with wildcards means.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use kiln_go::path::has_wildcards;
 
 use crate::error::{Error, Result};
 use crate::meta::FileKind;
@@ -10,21 +11,6 @@ use crate::paths;
 use crate::patterns::go_match;
 use crate::root::Root;
 use crate::walk::{Step, walk};
-
-/// Whether a path has an unescaped `*`, `?` or `[`.
-pub fn has_wildcards(path: &OsStr) -> bool {
-    let mut bytes = path.as_bytes().iter();
-    while let Some(b) = bytes.next() {
-        match b {
-            b'\\' => {
-                bytes.next();
-            }
-            b'*' | b'?' | b'[' => return true,
-            _ => {}
-        }
-    }
-    false
-}
 
 /// The paths that a pattern names, absolute and in walk order; below a match nothing more is looked for. Elements before
 /// the first wildcard are taken literally and must exist; their links are followed, the last one's only with `follow`.
@@ -59,7 +45,7 @@ fn split(path: &Path) -> (PathBuf, Vec<u8>) {
     let mut fixed = PathBuf::from("/");
     let mut rest: Vec<&[u8]> = Vec::new();
     for part in paths::components(path) {
-        if !rest.is_empty() || has_wildcards(part) {
+        if !rest.is_empty() || has_wildcards(part.as_bytes()) {
             rest.push(part.as_bytes());
         } else {
             fixed.push(part);

@@ -1,7 +1,6 @@
 //! Reading `.dockerignore`.
 
 use super::PatternError;
-use crate::paths;
 
 /// Go's line scanner refuses longer lines.
 const MAX_LINE: usize = 64 << 10;
@@ -35,7 +34,7 @@ fn relative(pattern: &str) -> String {
     if pattern.is_empty() {
         return String::new();
     }
-    let clean = paths::clean_str(pattern);
+    let clean = kiln_go::path::clean(pattern);
     match clean.strip_prefix('/') {
         Some(rest) if !rest.is_empty() => rest.to_string(),
         _ => clean,

@@ -190,7 +190,7 @@ fn matching_takes_linear_time() {
     let start = std::time::Instant::now();
     assert_eq!(Matcher::new([&pattern]).unwrap().matches(&name), Ok(false));
     assert_eq!(Matcher::new(["[a-z]*".repeat(60) + "!"]).unwrap().matches(&name), Ok(false));
-    assert!(start.elapsed().as_secs() < 10);
+    assert!(start.elapsed().as_secs() < 60);
 }
 
 proptest::proptest! {

@@ -3,32 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::meta::FileTime;
-
-/// A host directory with a canary, and a root in it.
-struct Host {
-    tmp: tempfile::TempDir,
-    root: Root,
-}
-
-impl Host {
-    fn new() -> Host {
-        let tmp = tempfile::tempdir().unwrap();
-        std::fs::write(tmp.path().join("canary"), "host").unwrap();
-        std::fs::create_dir(tmp.path().join("root")).unwrap();
-        let root = Root::open(tmp.path().join("root")).unwrap();
-        Host { tmp, root }
-    }
-
-    fn path(&self, p: &str) -> PathBuf {
-        self.tmp.path().join("root").join(p)
-    }
-
-    fn assert_intact(&self) {
-        assert_eq!(std::fs::read_to_string(self.tmp.path().join("canary")).unwrap(), "host");
-        let names = std::fs::read_dir(self.tmp.path()).unwrap().count();
-        assert_eq!(names, 2, "something was made outside the root");
-    }
-}
+use crate::testing::Host;
 
 /// The ways to a file outside that a tree can offer.
 fn plant_links(host: &Host) {

@@ -81,6 +81,16 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// Content bytes that the present entry still needs.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// The stream, to take out what was written so far.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.inner
+    }
+
     /// Ends the archive with two zero blocks and gives the stream back.
     pub fn finish(mut self) -> Result<W, TarError> {
         self.end_entry()?;

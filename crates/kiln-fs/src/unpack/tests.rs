@@ -8,27 +8,14 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::meta::{FileKind, FileTime};
 use crate::tar::{Entry, Writer};
+use crate::testing::{Host, listing};
 use crate::walk::{Step, walk};
 
 const OVERLAY: LayerOptions<'static> =
     LayerOptions { whiteouts: Whiteouts::Overlay { user_xattr: false }, parents: &[] };
 const DELETE: LayerOptions<'static> = LayerOptions { whiteouts: Whiteouts::Delete, parents: &[] };
 
-/// A host directory with a canary, and a root in it.
-struct Host {
-    tmp: tempfile::TempDir,
-    root: Root,
-}
-
 impl Host {
-    fn new() -> Host {
-        let tmp = tempfile::tempdir().unwrap();
-        std::fs::write(tmp.path().join("canary"), "host").unwrap();
-        std::fs::create_dir(tmp.path().join("root")).unwrap();
-        let root = Root::open(tmp.path().join("root")).unwrap();
-        Host { tmp, root }
-    }
-
     fn layer(&self, options: LayerOptions<'_>, archive: &Archive) -> Result<Unpacked, UnpackError> {
         apply_layer(&archive.bytes()[..], &self.root, options)
     }
@@ -37,36 +24,9 @@ impl Host {
         unpack_archive(&archive.bytes()[..], &self.root, ArchiveOptions::default())
     }
 
-    fn assert_intact(&self) {
-        assert_eq!(std::fs::read_to_string(self.tmp.path().join("canary")).unwrap(), "host");
-        assert_eq!(
-            std::fs::read_dir(self.tmp.path()).unwrap().count(),
-            2,
-            "something was made outside the root"
-        );
-    }
-
     fn tree(&self) -> Vec<String> {
         listing(&self.root)
     }
-}
-
-/// `path=content`, `path/`, `path->link`, `path:Kind`.
-fn listing(root: &Root) -> Vec<String> {
-    let mut all = Vec::new();
-    walk::<Error>(root, "/", |e| {
-        let path = e.path().display();
-        all.push(match e.kind()? {
-            FileKind::Dir => format!("{path}/"),
-            FileKind::File => format!("{path}={}", std::io::read_to_string(e.open()?).unwrap()),
-            FileKind::Symlink => format!("{path}->{}", e.read_link()?.display()),
-            FileKind::CharDevice if e.metadata()?.is_overlay_whiteout() => format!("{path}:whiteout"),
-            kind => format!("{path}:{kind:?}"),
-        });
-        Ok(Step::Continue)
-    })
-    .unwrap();
-    all
 }
 
 #[derive(Default)]

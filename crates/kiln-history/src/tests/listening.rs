@@ -78,13 +78,12 @@ fn a_deleted_record_is_gone_for_others_and_stays_for_its_reader() {
         assert!(matches!(history.pin("a", true), Err(HistoryError::NotFound(_))));
         assert!(content.info(&log).unwrap().is_some());
         drop(reader);
-        for _ in 0..500 {
-            if content.info(&log).unwrap().is_none() {
-                return;
+        let gone = async {
+            while content.info(&log).unwrap().is_some() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("the log of a deleted record stays");
+        };
+        tokio::time::timeout(Duration::from_secs(60), gone).await.expect("the log of a deleted record goes");
     });
     assert_eq!(listed(&history, Query::default()), ["b"]);
     assert!(listed(&history, only("a")).is_empty());
@@ -116,6 +115,6 @@ fn closing_waits_for_the_records_of_builds_that_run() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(!closing.is_finished());
         recording.finish(Outcome::default()).unwrap();
-        tokio::time::timeout(Duration::from_secs(5), closing).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), closing).await.unwrap().unwrap();
     });
 }

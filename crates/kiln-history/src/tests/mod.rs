@@ -58,7 +58,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 /// The next event, which must come soon.
 async fn next(listener: &mut Listener) -> Option<(EventKind, String)> {
-    let event = tokio::time::timeout(Duration::from_secs(5), listener.next()).await.expect("an event");
+    let event = tokio::time::timeout(Duration::from_secs(60), listener.next()).await.expect("an event");
     event.unwrap().map(|event| (event.kind, event.record.r#ref.clone()))
 }
 

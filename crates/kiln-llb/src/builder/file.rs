@@ -1,8 +1,8 @@
 //! File operations: a chain of actions on one base.
 
 use super::Output;
-use crate::gopath;
 use crate::op::*;
+use kiln_go::path as gopath;
 
 /// One action of a chain; each works on the result of the one before.
 #[derive(Clone, Debug)]

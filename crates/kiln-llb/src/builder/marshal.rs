@@ -2,8 +2,9 @@
 
 use super::{Constraints, GraphBuilder, Node, NodeKind, Output, Slot, exec, file};
 use crate::op::*;
-use crate::{DecodeError, Definition, Input, Location, OpMetadata, Platform, SourceMap, Vertex};
+use crate::{DecodeError, Definition, Input, Location, OpMetadata, SourceMap, Vertex};
 use kiln_digest::Digest;
+use kiln_oci::Platform;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

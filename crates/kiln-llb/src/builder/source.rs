@@ -1,31 +1,8 @@
 //! Sources: attributes and the capabilities they need.
 
 use super::{Constraints, GraphBuilder, NodeKind, Output, Slot};
-use crate::op::attr;
+use crate::op::{ResolveMode, attr};
 use std::collections::BTreeMap;
-
-/// Where the manifest of an image comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ResolveMode {
-    /// The daemon's choice.
-    #[default]
-    Default,
-    /// Always the registry.
-    ForcePull,
-    /// What is local, if anything.
-    PreferLocal,
-}
-
-impl ResolveMode {
-    /// The value of `image.resolvemode`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ResolveMode::Default => "default",
-            ResolveMode::ForcePull => "pull",
-            ResolveMode::PreferLocal => "local",
-        }
-    }
-}
 
 /// A directory of the client. Empty lists are not given.
 #[derive(Clone, Debug, Default)]
@@ -109,7 +86,7 @@ fn put(attrs: &mut Attrs, c: &mut Constraints, key: &str, value: &str, cap: Opti
 }
 
 fn json_list(l: &[String]) -> String {
-    if l.is_empty() { String::new() } else { crate::json::array(l.iter().map(|s| crate::json::string(s))) }
+    if l.is_empty() { String::new() } else { crate::json::array(l.iter().map(|s| kiln_go::json::string(s))) }
 }
 
 impl GraphBuilder {
@@ -169,7 +146,7 @@ impl GraphBuilder {
 
     /// A checkout.
     pub fn git(&mut self, s: &GitSpec, mut c: Constraints) -> Output {
-        let mut id = format!("git://{}{}", s.host, crate::gopath::join(&["/", &s.path]));
+        let mut id = format!("git://{}{}", s.host, kiln_go::path::join(&["/", &s.path]));
         if !s.reference.is_empty() || !s.subdir.is_empty() {
             id.push('#');
             id.push_str(&s.reference);

@@ -1,8 +1,9 @@
 //! Which part of each input an operation depends on.
 
+use crate::Vertex;
 use crate::op::*;
-use crate::{Vertex, gopath};
 use kiln_digest::Digest;
+use kiln_go::path as gopath;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How one input enters the cache key.
@@ -163,26 +164,12 @@ fn owners(kind: &FileActionKind) -> Vec<(&'static str, ActionInput)> {
 fn copy_selector(c: &CopyAction) -> ContentSelector {
     ContentSelector {
         path: c.src.clone(),
-        wildcard: c.allow_wildcard && has_wildcards(&c.src),
+        wildcard: c.allow_wildcard && gopath::has_wildcards(&c.src),
         follow_links: c.follow_symlink,
         include_patterns: c.include_patterns.clone(),
         exclude_patterns: c.exclude_patterns.clone(),
         required_paths: c.required_paths.clone(),
     }
-}
-
-fn has_wildcards(path: &str) -> bool {
-    let mut bytes = path.bytes();
-    while let Some(b) = bytes.next() {
-        match b {
-            b'\\' => {
-                bytes.next();
-            }
-            b'*' | b'?' | b'[' => return true,
-            _ => {}
-        }
-    }
-    false
 }
 
 fn dedupe_selectors(found: &[ContentSelector]) -> Vec<ContentSelector> {

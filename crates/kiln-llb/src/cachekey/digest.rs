@@ -1,12 +1,14 @@
 //! Digests of operations: what they do, without what they do it to.
 
+use crate::Vertex;
 use crate::json::{self, Object};
 use crate::marshal::{
     content_cache, file_mode, index, mount_type, net_mode, security_mode, sharing, wire_output,
 };
 use crate::op::*;
-use crate::{Platform, Vertex, gopath};
 use kiln_digest::Digest;
+use kiln_go::path as gopath;
+use kiln_oci::Platform;
 
 /// The digest of what `vertex` does. `None` for sources, whose keys depend on what they find
 /// ([`super::source_digest`]).
@@ -22,7 +24,8 @@ pub fn op_digest(vertex: &Vertex, default_platform: &Platform) -> Option<Digest>
         Op::Diff(op) => typed("buildkit.diff.v0", "Diff", diff(op)),
         Op::Passthrough(op) => typed("buildkit.passthrough.v0", "Passthrough", passthrough(op)),
     };
-    Some(Digest::sha256(text))
+    // What a proxied step gave is not what it gives without: nobody allowed or noted what that fetched.
+    Some(crate::definition::digest_of(text.as_bytes(), vertex.proxied))
 }
 
 fn typed(kind: &str, field: &str, value: String) -> String {

@@ -1,8 +1,8 @@
 //! Keys of sources, made from what they found.
 
-use crate::Platform;
 use crate::json::{self, Object};
 use kiln_digest::Digest;
+use kiln_oci::Platform;
 
 /// The digest of a source from its key text. Keys of one session become `random:` digests.
 pub fn source_digest(key: &str) -> Digest {
@@ -142,7 +142,7 @@ pub struct LocalKey<'a> {
 pub fn local_key(k: &LocalKey<'_>) -> String {
     let list = |l: Option<&[String]>| match l {
         None => "null".to_string(),
-        Some(l) => json::array(l.iter().map(|s| json::string(s))),
+        Some(l) => json::array(l.iter().map(|s| kiln_go::json::string(s))),
     };
     let mut o = Object::new();
     o.always("SessionID", k.session_id);

@@ -221,15 +221,7 @@ pub fn definition_json(d: &pb::Definition) -> Option<Value> {
 
 /// Sets a member unless it is empty.
 fn put(out: &mut serde_json::Map<String, Value>, key: &str, value: Value) {
-    let is_empty = match &value {
-        Value::Null => true,
-        Value::Bool(b) => !b,
-        Value::Number(n) => n.as_i64() == Some(0),
-        Value::String(s) => s.is_empty(),
-        Value::Array(a) => a.is_empty(),
-        Value::Object(o) => o.is_empty(),
-    };
-    if !is_empty {
+    if !kiln_go::json::is_empty(&value) {
         out.insert(key.to_string(), value);
     }
 }

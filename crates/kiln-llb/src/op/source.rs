@@ -18,6 +18,39 @@ impl SourceOp {
     }
 }
 
+/// Where the tag of an image is looked up (`image.resolvemode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ResolveMode {
+    /// At the registry; what the digest stands for may come from the store.
+    #[default]
+    Default,
+    /// At the registry.
+    ForcePull,
+    /// What was resolved before, if its documents are at hand; else at the registry.
+    PreferLocal,
+}
+
+impl ResolveMode {
+    /// The value of the attribute.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::ForcePull => "pull",
+            Self::PreferLocal => "local",
+        }
+    }
+
+    /// Reads the attribute; nothing is the default.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "" | "default" => Some(Self::Default),
+            "pull" => Some(Self::ForcePull),
+            "local" => Some(Self::PreferLocal),
+            _ => None,
+        }
+    }
+}
+
 /// Names of source attributes (solver/pb/attr.go).
 #[expect(missing_docs, reason = "the value is the documentation")]
 pub mod attr {

@@ -33,6 +33,18 @@ fn a_plain_run() {
 }
 
 #[test]
+fn a_platform_counts_in_its_usual_spelling() {
+    let key = |os: &str, architecture: &str| {
+        let op = exec(&["x"], &[], "/", vec![root(None)]);
+        let vertex = Vertex { platform: Some(Platform::new(os, architecture)), ..vertex(op, 0) };
+        op_digest(&vertex, &amd64()).unwrap()
+    };
+    assert_eq!(key("Linux", "x86_64"), key("linux", "amd64"));
+    assert_eq!(key("", "amd64"), key("linux", "amd64"), "without a system it is this machine's");
+    assert_ne!(key("linux", "arm64"), key("linux", "amd64"));
+}
+
+#[test]
 fn a_run_with_mounts() {
     let cache = MountKind::Cache { id: "//root/.cache".into(), sharing: CacheSharing::Shared };
     let secret =

@@ -178,3 +178,36 @@ fn other_sources_give_what_uses_them_other_digests() {
     assert_eq!(after.source().unwrap().of(&root)[0].1, [range]);
     assert_eq!(before.with_sources(&Default::default()).unwrap(), before);
 }
+
+#[test]
+fn steps_with_a_network_can_be_proxied() {
+    let exec = |network, inputs: &[Digest]| {
+        let root = Mount {
+            dest: "/".into(),
+            input: (!inputs.is_empty()).then_some(0),
+            output: Some(0),
+            ..Mount::default()
+        };
+        let op = Op::Exec(ExecOp { network, mounts: vec![root], ..ExecOp::default() });
+        let inputs = inputs.iter().map(|digest| Input { digest: *digest, index: 0 }).collect();
+        std::sync::Arc::new(Vertex::new(op, inputs, None, OpMetadata::default()))
+    };
+    let none = exec(NetMode::None, &[]);
+    let default = exec(NetMode::Default, &[none.digest]);
+    let host = exec(NetMode::Host, &[default.digest]);
+    let last = exec(NetMode::None, &[host.digest]);
+    let root = Some(Input { digest: last.digest, index: 0 });
+    let before = Definition::from_vertices(vec![none, default, host, last], root, None).unwrap();
+    let after = before.with_proxied_network().unwrap();
+    let proxied: Vec<bool> = after.vertices().iter().map(|v| v.proxied).collect();
+    assert_eq!(proxied, [false, true, true, false]);
+    let (was, is) = (before.vertices(), after.vertices());
+    assert_eq!(is[0], was[0]);
+    let suffixed = [was[1].encoded(), b"\0buildkit.proxy-network.v0"].concat();
+    assert_eq!(is[1].digest, Digest::sha256(suffixed));
+    assert_eq!((is[2].inputs[0].digest, after.root().unwrap().digest), (is[1].digest, is[3].digest));
+    let key = |v: &Vertex| crate::cachekey::op_digest(v, &amd64()).unwrap();
+    assert_ne!(key(&is[1]), key(&was[1]));
+    assert_eq!(key(&is[3]), key(&was[3]), "what it does is the same; what it does it to is not");
+    assert_eq!(after.with_proxied_network().unwrap(), after);
+}

@@ -6,7 +6,8 @@ use prost::Message as _;
 #[test]
 fn limits_of_a_step_are_read_from_the_same_bytes() {
     let mut graph = GraphBuilder::new();
-    let image = graph.image("docker.io/library/busybox:latest", ResolveMode::Default, Constraints::default());
+    let image =
+        graph.image("docker.io/library/busybox:latest", crate::ResolveMode::Default, Constraints::default());
     let plain = graph.marshal(Some(image), &MarshalOptions::default()).unwrap();
     let digest = plain.root().unwrap().digest;
     let resources = LinuxResources { memory: 1 << 30, cpu_shares: 7, ..LinuxResources::default() };

@@ -209,6 +209,36 @@ fn silent_modes_still_collect_warnings() {
 }
 
 #[test]
+fn a_terminal_gets_colors_of_steps_and_nothing_else_from_them() {
+    let updates = || {
+        vec![
+            (0, vertexes(vec![vertex("a", Some(0), None)])),
+            (200, log("a", "\x1b[31mre", 100)),
+            (400, log("a", "d\x1b[2J\x1b]0;title\x07 x\nlast\n", 300)),
+            (600, vertexes(vec![failed(vertex("a", Some(0), Some(500)), "boom")])),
+        ]
+    };
+    let show = |mode, is_terminal| {
+        let mut out = Vec::new();
+        let mut display = Display::new(mode, is_terminal, &mut out, DisplayOptions::default()).unwrap();
+        for (ms, update) in updates() {
+            display.update(update, at(ms)).unwrap();
+        }
+        display.finish(at(600)).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let red = "\x1b[31mred x\x1b[0m\n";
+    assert_eq!(
+        show(Mode::Plain, true),
+        format!(
+            "#1 a\n#1 0.100 {red}#1 0.300 last\n#1 ERROR: boom\n------\n > a:\n0.100 {red}0.300 last\n------\n"
+        )
+    );
+    assert_eq!(show(Mode::Quiet, true), format!("------\n > a:\n0.100 {red}0.300 last\n------\n"));
+    assert!(show(Mode::Plain, false).contains("#1 0.100 \x1b[31mred\x1b[2J\x1b]0;title\x07 x\n"));
+}
+
+#[test]
 fn quiet_shows_what_failed() {
     let updates = || {
         vec![

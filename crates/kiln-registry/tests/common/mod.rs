@@ -13,6 +13,10 @@ use kiln_oci::{Descriptor, Index, Manifest, Platform, Reference, media_type};
 use kiln_registry::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// How long what is sure to come may take.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One request as it came.
 #[derive(Clone, Debug)]
@@ -42,6 +46,8 @@ pub enum Fault {
     CutAt(usize),
     /// Answers slowly.
     Delay(Duration),
+    /// Answers when there is a permit.
+    Wait(Arc<Semaphore>),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -141,6 +147,16 @@ impl Fake {
         state.log.iter().filter(|r| r.method == method && r.path.contains(part)).cloned().collect()
     }
 
+    /// Waits until so many blobs have been asked for.
+    pub async fn asked_for_blobs(&self, count: usize) {
+        let asked = async {
+            while self.count("GET", "/blobs/") < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asked).await.expect("blobs are asked for");
+    }
+
     pub fn reference(&self, rest: &str) -> Reference {
         Reference::parse_normalized(&format!("{}/{rest}", self.host)).unwrap()
     }
@@ -210,6 +226,10 @@ impl Fake {
             }
             Some(Fault::Delay(d)) => {
                 tokio::time::sleep(d).await;
+                self.answer(&request)
+            }
+            Some(Fault::Wait(permits)) => {
+                let _permit = permits.acquire().await;
                 self.answer(&request)
             }
             None => self.answer(&request),
@@ -442,11 +462,7 @@ impl Observer for Retries {
 
 pub fn config() -> RegistryConfig {
     let client = ClientOptions {
-        timeouts: Timeouts {
-            connect: Duration::from_secs(5),
-            idle: Duration::from_secs(5),
-            upload: Duration::from_secs(5),
-        },
+        timeouts: Timeouts { connect: PATIENCE, idle: PATIENCE, upload: PATIENCE },
         ..ClientOptions::default()
     };
     let retry = RetryPolicy { first: Duration::from_millis(1), max: Duration::from_millis(4), attempts: 4 };

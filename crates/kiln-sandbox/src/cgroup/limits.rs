@@ -2,6 +2,7 @@
 
 use crate::error::SandboxError;
 use crate::spec::Resources;
+use kiln_sys::bpf::{Access, DeviceKind, DeviceRule};
 
 /// File names and what is written into them, in order.
 pub(super) type Files = Vec<(String, String)>;
@@ -92,6 +93,29 @@ fn pids(r: &Resources) -> Option<Controller> {
     Some(Controller { controller: "pids", v1: both.clone(), v2: both })
 }
 
+/// For the v1 controller of devices: making nodes is allowed (they are opened through it again), and what is listed
+/// (the kernel's cgroup-v1/devices.rst).
+pub(super) fn device_files(allowed: &[DeviceRule]) -> Files {
+    let allow = |what: String| ("devices.allow".to_owned(), what);
+    let rule = |r: &DeviceRule| {
+        let kind = match r.kind {
+            DeviceKind::Block => 'b',
+            DeviceKind::Char => 'c',
+        };
+        let minor = r.minor.map_or("*".to_owned(), |minor| minor.to_string());
+        let Access { read, write } = r.access;
+        allow(format!(
+            "{kind} {}:{minor} {}{}m",
+            r.major,
+            if read { "r" } else { "" },
+            if write { "w" } else { "" }
+        ))
+    };
+    let any_node = ["b *:* m", "c *:* m"].map(|all| allow(all.to_owned()));
+    let nothing = ("devices.deny".to_owned(), "a".to_owned());
+    std::iter::once(nothing).chain(any_node).chain(allowed.iter().map(rule)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +154,21 @@ mod tests {
                 "cpuset: cpuset.cpus=0-1 | cpuset.cpus=0-1",
                 "pids: pids.max=max | pids.max=max",
             ]
+        );
+    }
+
+    #[test]
+    fn devices_are_denied_before_some_are_allowed() {
+        let rule = |minor, read, write| DeviceRule {
+            kind: DeviceKind::Char,
+            major: 1,
+            minor,
+            access: Access { read, write },
+        };
+        let files = device_files(&[rule(Some(3), true, true), rule(None, true, false)]);
+        assert_eq!(
+            text(&files),
+            "devices.deny=a devices.allow=b *:* m devices.allow=c *:* m devices.allow=c 1:3 rwm devices.allow=c 1:* rm"
         );
     }
 

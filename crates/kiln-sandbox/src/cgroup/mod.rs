@@ -11,7 +11,7 @@ use crate::error::SandboxError;
 use crate::spec::{Resources, Security};
 use crate::wire::{CgroupView, Devices};
 pub(crate) use hierarchy::Hierarchies;
-use kiln_sys::bpf::{DeviceKind, DeviceRule};
+use kiln_sys::bpf::{Access, DeviceKind, DeviceRule};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,7 +33,7 @@ const ALLOWED: &[DeviceRule] = &[
 ];
 
 const fn char_device(major: u32, minor: Option<u32>) -> DeviceRule {
-    DeviceRule { kind: DeviceKind::Char, major, minor }
+    DeviceRule { kind: DeviceKind::Char, major, minor, access: Access::ALL }
 }
 
 /// The daemon's own place in the hierarchies.
@@ -91,6 +91,9 @@ impl Cgroups {
             }
             tracing::debug!(id, error = %e, "no cgroup for this step");
         }
+        if step.devices == Devices::NoDev && own.iter().any(|rule| rule.access != Access::ALL) {
+            self.limit_devices(&mut step, id, relative.as_deref(), own)?;
+        }
         for (dir, files) in self.v1_places(id, relative.as_deref(), &wanted)? {
             step.join_v1(dir, &files).map_err(|e| SandboxError::prepare("make a cgroup", e))?;
         }
@@ -99,6 +102,25 @@ impl Cgroups {
         }
         step.view = self.hierarchies.view(&step.v1);
         Ok(step)
+    }
+
+    /// Without a v2 filter: what may be done with a device is limited by the v1 controller, or not at all.
+    fn limit_devices(
+        &self,
+        step: &mut StepCgroup,
+        id: &str,
+        parent: Option<&Path>,
+        own: &[DeviceRule],
+    ) -> Result<(), SandboxError> {
+        let Some(base) = self.hierarchies.v1("devices", parent.is_some()) else {
+            let reason = "this machine has no device cgroup that could limit what is done with them";
+            return Err(SandboxError::invalid("devices", reason));
+        };
+        let dir = base.join(parent.unwrap_or(Path::new(&self.name))).join(id);
+        let made = step.join_v1(dir, &limits::device_files(&[ALLOWED, own].concat()));
+        made.map_err(|e| SandboxError::prepare("limit devices with a cgroup", e))?;
+        step.devices = Devices::Filtered;
+        Ok(())
     }
 
     /// An insecure step may make cgroups of its own below its own one in every hierarchy. Where none can be made it

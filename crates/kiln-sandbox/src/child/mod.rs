@@ -5,6 +5,7 @@
 
 mod dev;
 mod exec;
+mod hooks;
 mod identity;
 mod join;
 mod mounts;
@@ -15,11 +16,12 @@ pub(crate) use mounts::{ROOT_POINT, SCRATCH_POINT};
 
 use crate::error::Step;
 use crate::spec::Security;
-use crate::wire::{self, Failure, FdIndex, Place, Program, Reply, Sandbox};
+use crate::wire::{self, Bundled, Failure, FdIndex, Net, Place, Program, Reply, Root, Sandbox};
 use kiln_sys::caps::Set;
 use kiln_sys::mount::{self, Attrs};
 use kiln_sys::socket;
 use rustix::fs::Mode;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fmt::Display;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -41,11 +43,15 @@ impl<T, E: Display> At<T> for Result<T, E> {
 }
 
 /// The handles a child got from the daemon, each used once.
-struct Handles(Vec<Option<OwnedFd>>);
+struct Handles {
+    all: Vec<Option<OwnedFd>>,
+    /// Of a run with hooks: what execve(2) closes.
+    executed: Option<OwnedFd>,
+}
 
 impl Handles {
     fn take(&mut self, index: FdIndex) -> Result<OwnedFd, Failure> {
-        let found = self.0.get_mut(index).and_then(Option::take);
+        let found = self.all.get_mut(index).and_then(Option::take);
         found.ok_or_else(|| Failure::new(Step::Request, format_args!("descriptor {index} is missing")))
     }
 }
@@ -54,13 +60,16 @@ impl Handles {
 ///
 /// `fds` is the whole packet.
 pub(crate) fn run(fds: Vec<OwnedFd>) -> i32 {
-    let mut handles = Handles(fds.into_iter().map(Some).collect());
+    let mut handles = Handles { all: fds.into_iter().map(Some).collect(), executed: None };
     let Ok(reply) = handles.take(wire::REPLY_SOCKET) else { return 1 };
     let failure = match set_up_and_exec(&mut handles, reply.as_fd()) {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
-    // The reader may be gone; then nobody wants to know.
+    // The readers may be gone; then nobody wants to know.
+    if let Some(pipe) = &handles.executed {
+        let _ = rustix::io::write(pipe, b"!");
+    }
     let _ = socket::send(reply.as_fd(), &failure.packet(Reply::Failed), &[], true);
     1
 }
@@ -80,11 +89,24 @@ fn set_up_and_exec(handles: &mut Handles, reply: BorrowedFd<'_>) -> Result<Never
         identity::use_streams(&streams, program).at(Step::Stdio)?;
     }
     join_v1_cgroups(handles, program)?;
-    match &request.place {
-        Place::New(sandbox) => make(handles, program, sandbox, &blobs, reply)?,
-        Place::Join(first) => join::enter(&handles.take(*first)?, program, reply)?,
+    let bundled = match &request.place {
+        Place::New(sandbox) => {
+            make(handles, program, sandbox, &blobs, reply)?;
+            sandbox.bundled()
+        }
+        Place::Join(first) => {
+            join::enter(&handles.take(*first)?, program, reply)?;
+            None
+        }
+    };
+    become_and_exec(handles, program, bundled)
+}
+
+impl Sandbox {
+    /// There when it has hooks.
+    fn bundled(&self) -> Option<&Bundled> {
+        if let Root::Bundled(bundled) = &self.root { Some(bundled) } else { None }
     }
-    become_and_exec(handles, program)
 }
 
 /// Makes the sandbox around this process.
@@ -95,10 +117,15 @@ fn make(
     blobs: &[u8],
     reply: BorrowedFd<'_>,
 ) -> Result<(), Failure> {
+    if let Some(bundled) = sandbox.bundled() {
+        handles.executed = Some(handles.take(bundled.executed)?);
+    }
     // Only after joining cgroups: the namespace's root is the cgroup the process is in when it is made.
     kiln_sys::mountns::unshare(rustix::thread::UnshareFlags::NEWCGROUP).at(Step::Cgroup)?;
-    if sandbox.own_network {
-        kiln_sys::net::loopback_up().at(Step::Loopback)?;
+    match sandbox.network {
+        Net::Host => {}
+        Net::New => kiln_sys::net::loopback_up().at(Step::Loopback)?,
+        Net::Given(index) => enter_network(&handles.take(index)?)?,
     }
     let built = mounts::build(handles, program, sandbox, blobs, reply)?;
     rustix::system::sethostname(sandbox.hostname.as_bytes()).at(Step::Hostname)?;
@@ -113,8 +140,17 @@ fn make(
     socket::send(reply, &ready, &[], true).at(Step::Join)
 }
 
+fn enter_network(namespace: &OwnedFd) -> Result<(), Failure> {
+    let kind = Some(LinkNameSpaceType::Network);
+    move_into_link_name_space(namespace.as_fd(), kind).at(Step::Network)
+}
+
 /// Gives up what the program must not have, and becomes it.
-fn become_and_exec(handles: &mut Handles, program: &Program) -> Result<Never, Failure> {
+fn become_and_exec(
+    handles: &mut Handles,
+    program: &Program,
+    bundled: Option<&Bundled>,
+) -> Result<Never, Failure> {
     let env = exec::environment(program);
     identity::set_limits(program)?;
     // While CAP_SYS_ADMIN is there: later the kernel would ask for no_new_privs, which steps do not get.
@@ -129,6 +165,9 @@ fn become_and_exec(handles: &mut Handles, program: &Program) -> Result<Never, Fa
     kiln_sys::process::close_on_exec_from(3).at(Step::Descriptors)?;
     kiln_sys::process::reset_signals().at(Step::Signals)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    if let Some(bundled) = bundled {
+        hooks::start_container(bundled)?;
+    }
     Err(exec::exec(&program.args, &env))
 }
 

@@ -1,10 +1,11 @@
 //! The mount tree: root, standard filesystems, what the step asked for; then the change of root.
 
 use super::rooted::{self, Missing};
-use super::{At, Handles, dev};
+use super::{At, Handles, dev, hooks};
 use crate::error::Step;
-use crate::spec::{DeviceNode, Security};
-use crate::wire::{CgroupView, Devices, Failure, Mount, Program, Sandbox, Source};
+use crate::hooks::ROOTFS;
+use crate::spec::{DeviceNode, NodeKind, Security};
+use crate::wire::{CgroupView, Devices, Failure, Mount, Program, Root, Sandbox, Source};
 use kiln_sys::mount::{self, Attrs};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -12,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Directories of the helper's own root, made once by the helper: where a child attaches its root and a
 /// filesystem for its small things.
-pub(crate) const ROOT_POINT: &str = "root";
+pub(crate) const ROOT_POINT: &str = ROOTFS;
 pub(crate) const SCRATCH_POINT: &str = "scratch";
 
 /// Hidden from a sandboxed step, the list of containerd and runc: below /proc, and below /sys.
@@ -49,16 +50,11 @@ pub(super) fn build(
     blobs: &[u8],
     reply: BorrowedFd<'_>,
 ) -> Result<Built, Failure> {
-    let root = handles.take(sandbox.root)?;
-    // Opened here and not by the helper: a handle from before the fork belongs to the helper's namespace.
-    let old_root = rooted::open_slash().at(Step::Root)?;
-    let point = rooted::plain_directory(old_root.as_fd(), ROOT_POINT).at(Step::Root)?;
-    mount::set_private(root.as_fd(), true).at(Step::Root)?;
+    let (base, root) = root(handles, sandbox)?;
     if sandbox.devices == Devices::NoDev {
         mount::set_attrs(root.as_fd(), Attrs { nodev: true, ..Attrs::default() }, false).at(Step::Root)?;
     }
-    mount::attach(root.as_fd(), point.as_fd()).at(Step::Root)?;
-    let tree = Tree { program, sandbox, root, scratch: scratch(old_root.as_fd()).at(Step::Root)? };
+    let tree = Tree { program, sandbox, root, scratch: scratch(base.as_fd()).at(Step::Root)? };
 
     let proc = tree.standard("proc", "proc", &[], Attrs::SEALED, Step::Proc)?;
     let made = dev::mount(&tree, proc.as_fd(), reply)?;
@@ -71,9 +67,33 @@ pub(super) fn build(
     for (number, wanted) in sandbox.mounts.iter().enumerate() {
         tree.wanted(handles, wanted, number, blobs)?;
     }
-    // Drops the helper's tree, the scratch filesystem included.
+    if let Some(bundled) = sandbox.bundled() {
+        hooks::created(bundled, reply)?;
+    }
+    // Drops the old tree, the scratch filesystem included.
     mount::change_root(tree.root.as_fd()).at(Step::Pivot)?;
     Ok(Built { root: tree.root, terminal: made.terminal })
+}
+
+/// The directory in which the sandbox is made, and the root, mounted in it.
+fn root(handles: &mut Handles, sandbox: &Sandbox) -> Result<(OwnedFd, OwnedFd), Failure> {
+    let step = Step::Root;
+    match &sandbox.root {
+        Root::Detached(index) => {
+            let root = handles.take(*index)?;
+            // Opened here and not by the helper: a handle from before the fork belongs to the helper's namespace.
+            let base = rooted::open_slash().at(step)?;
+            let point = rooted::plain_directory(base.as_fd(), ROOT_POINT).at(step)?;
+            mount::set_private(root.as_fd(), true).at(step)?;
+            mount::attach(root.as_fd(), point.as_fd()).at(step)?;
+            Ok((base, root))
+        }
+        Root::Bundled(bundled) => {
+            let base = hooks::enter_bundle(handles, bundled)?;
+            let root = rooted::plain_directory(base.as_fd(), ROOT_POINT).at(step)?;
+            Ok((base, root))
+        }
+    }
 }
 
 fn scratch(old_root: BorrowedFd<'_>) -> kiln_sys::Result<OwnedFd> {
@@ -208,7 +228,11 @@ impl Tree<'_> {
     /// Makes a node in the scratch filesystem and clones it as a mount of its own, which is not nodev.
     fn device(&self, name: &str, node: DeviceNode) -> kiln_sys::Result<OwnedFd> {
         let wrong = |e| kiln_sys::Error::new(kiln_sys::Call::Mknod, name, e);
-        let kind = if node.block { FileType::BlockDevice } else { FileType::CharacterDevice };
+        let kind = match node.kind {
+            NodeKind::Block => FileType::BlockDevice,
+            NodeKind::Char => FileType::CharacterDevice,
+            NodeKind::Fifo => FileType::Fifo,
+        };
         let number = rustix::fs::makedev(node.major, node.minor);
         let mode = Mode::from_raw_mode(node.mode & 0o777);
         rustix::fs::mknodat(&self.scratch, name, kind, mode, number).map_err(wrong)?;

@@ -1,17 +1,20 @@
 //! The daemon's side of our own launcher.
 
 mod connection;
+mod hooks;
 mod order;
 mod run;
 
 pub(crate) use order::{SHM_SIZE, validate, validate_program};
 
+use crate::bundle;
 use crate::cgroup::{Cgroups, StepCgroup};
 use crate::error::SandboxError;
 use crate::executor::{Executor, Process};
 use crate::seccomp;
 use crate::spec::{ProcessSpec, ProgramSpec, Security, Stdio};
 use connection::{Connection, Packet};
+use hooks::Hooked;
 use rustix::fs::{MemfdFlags, SealFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -49,6 +52,8 @@ struct Inner {
     connection: Mutex<Option<Arc<Connection>>>,
     /// The compiled seccomp profile in a sealed memory file.
     profile: OnceCell<OwnedFd>,
+    /// Where hooks find the roots of their runs.
+    bundles: PathBuf,
 }
 
 impl Launcher {
@@ -61,6 +66,8 @@ impl Launcher {
                 message: "running inside a user namespace (rootless) is not supported".into(),
             });
         }
+        let bundles = state_dir.join("bundles");
+        bundle::clear(&bundles);
         let cgroups = Cgroups::prepare(state_dir, config.cgroups);
         let first = Connection::start(&config)?;
         let inner = Inner {
@@ -68,6 +75,7 @@ impl Launcher {
             cgroups,
             connection: Mutex::new(Some(Arc::new(first))),
             profile: OnceCell::new(),
+            bundles,
         };
         let launcher = Launcher { inner: Arc::new(inner) };
         // Compiled while nobody waits. The daemon may drop the launcher meanwhile.
@@ -123,8 +131,11 @@ fn sealed(bytes: &[u8]) -> std::io::Result<OwnedFd> {
 
 #[async_trait::async_trait]
 impl Executor for Launcher {
-    async fn run(&self, spec: ProcessSpec, stdio: Stdio) -> Result<Process, SandboxError> {
+    async fn run(&self, mut spec: ProcessSpec, stdio: Stdio) -> Result<Process, SandboxError> {
         validate(&spec)?;
+        if spec.intel_rdt.is_some() {
+            return Err(SandboxError::invalid("intelRdt", "only an OCI runtime can be asked for it"));
+        }
         let (wants_terminal, security) = (spec.program.tty.is_some(), spec.program.security);
         let profile = self.profile(security).await?;
         let cgroup = self.inner.cgroups.step(
@@ -134,7 +145,8 @@ impl Executor for Launcher {
             spec.cgroup_parent.as_deref(),
             &order::device_rules(&spec.mounts),
         )?;
-        let (packet, reply) = order::build(spec, stdio, &cgroup, profile)?;
+        let mut hooked = Hooked::new(&mut spec, &self.inner.bundles)?;
+        let (packet, reply) = order::build(spec, stdio, &cgroup, profile, hooked.as_mut())?;
         let mut connection = self.connection().await?;
         if !connection.send(&packet).await? {
             // It died since the last look; the packet is still whole.
@@ -149,7 +161,7 @@ impl Executor for Launcher {
         let (ready, made) = watch::channel(false);
         let sandbox =
             Sandbox { launcher: self.clone(), connection, security, made, cgroup: Arc::downgrade(&cgroup) };
-        started.follow(sandbox.connection.clone(), cgroup, ready, Some(sandbox))
+        started.follow(sandbox.connection.clone(), cgroup, ready, Some(sandbox), hooked)
     }
 }
 
@@ -192,6 +204,6 @@ impl Sandbox {
         }
         drop(packet);
         let started = run::started(&self.connection, reply, wants_terminal).await?;
-        started.follow(self.connection.clone(), cgroup, watch::Sender::new(true), None)
+        started.follow(self.connection.clone(), cgroup, watch::Sender::new(true), None, None)
     }
 }

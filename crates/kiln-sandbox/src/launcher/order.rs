@@ -1,14 +1,19 @@
 //! From a [`ProcessSpec`] to the packet the helper gets.
 
 use super::connection::Packet;
+use super::hooks::Hooked;
 use crate::cgroup::StepCgroup;
 use crate::child::is_limit;
 use crate::error::SandboxError;
-use crate::spec::{DeviceNode, MountKind, Network, ProcessSpec, ProgramSpec, SandboxMount, Stdio, Ulimit};
-use crate::wire::{
-    self, Devices, FdIndex, Mount, Order, Place, Program, Request, Rlimit, Sandbox, Source, Spaces,
+use crate::spec::{
+    BindOptions, DeviceNode, MountKind, Network, NodeKind, ProcessSpec, ProgramSpec, SandboxMount, Stdio,
+    Ulimit,
 };
-use kiln_sys::bpf::{DeviceKind, DeviceRule};
+use crate::wire::{
+    self, Bundled, Devices, FdIndex, Mount, Net, Order, Place, Program, Request, Rlimit, Root, Sandbox,
+    Source, Spaces,
+};
+use kiln_sys::bpf::{Access, DeviceKind, DeviceRule};
 use kiln_sys::mount::{self, Attrs};
 use kiln_sys::socket;
 use rustix::fs::FileType;
@@ -38,7 +43,12 @@ pub(crate) fn validate(spec: &ProcessSpec) -> Result<(), SandboxError> {
             ));
         }
     }
-    Ok(())
+    match spec.hooks.all().find(|hook| !hook.path.is_absolute()) {
+        Some(hook) => {
+            Err(SandboxError::invalid("hooks", format!("{} is not an absolute path", hook.path.display())))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The part that joining processes have too.
@@ -81,30 +91,51 @@ pub(super) fn build(
     stdio: Stdio,
     cgroup: &StepCgroup,
     profile: Option<BorrowedFd<'_>>,
+    hooked: Option<&mut Hooked>,
 ) -> Result<(Packet, OwnedFd), SandboxError> {
     let (mut fds, ours) = begin()?;
     let mut blobs = Vec::new();
-    let own_network = spec.network == Network::None;
+    let network = match spec.network {
+        Network::Host => Net::Host,
+        Network::None => Net::New,
+        Network::Namespace(fd) => Net::Given(fds.push(fd)),
+    };
     let nodev = cgroup.devices == Devices::NoDev;
     let mounts = spec
         .mounts
         .into_iter()
         .map(|m| mount_order(m, nodev, &mut fds, &mut blobs))
         .collect::<Result<_, _>>()?;
+    let root = match hooked {
+        None => Root::Detached(fds.push(spec.root)),
+        Some(hooked) => Root::Bundled(Box::new(bundled(hooked, &mut fds)?)),
+    };
     let sandbox = Sandbox {
-        root: fds.push(spec.root),
+        root,
         read_only_root: spec.read_only_root,
         mounts,
         hostname: spec.hostname,
-        own_network,
+        network,
         devices: cgroup.devices,
         shm_size: spec.shm_size.unwrap_or(SHM_SIZE),
         cgroup_view: cgroup.view.clone(),
     };
     let program = program(spec.program, stdio, cgroup, profile, &mut fds)?;
     let request = Request { program, place: Place::New(Box::new(sandbox)) };
-    let packet = finish(fds, &request, &blobs, Spaces::New { network: own_network }, cgroup)?;
+    let packet = finish(fds, &request, &blobs, Spaces::New { network: network == Net::New }, cgroup)?;
     Ok((packet, ours))
+}
+
+fn bundled(hooked: &mut Hooked, fds: &mut Fds) -> Result<Bundled, SandboxError> {
+    let failed = |e| SandboxError::prepare("share the mount namespace with hooks", e);
+    let namespace = std::fs::File::open("/proc/self/ns/mnt").map_err(failed)?;
+    Ok(Bundled {
+        namespace: fds.push(namespace.into()),
+        executed: fds.push(hooked.take_executed().map_err(failed)?),
+        container: hooked.container().clone(),
+        create_container: hooked.hooks().create_container.clone(),
+        start_container: hooked.hooks().start_container.clone(),
+    })
 }
 
 /// The same for one more process beside the one behind `first`.
@@ -179,14 +210,30 @@ fn rlimit(limit: Ulimit) -> Rlimit {
     Rlimit { name: limit.name, soft: u64::try_from(limit.soft).ok(), hard: u64::try_from(limit.hard).ok() }
 }
 
-/// The devices that a step brings along.
+/// The devices that a step brings along, each once.
 pub(super) fn device_rules(mounts: &[SandboxMount]) -> Vec<DeviceRule> {
-    let rule = |node: &DeviceNode| {
-        let kind = if node.block { DeviceKind::Block } else { DeviceKind::Char };
-        DeviceRule { kind, major: node.major, minor: Some(node.minor) }
+    let mut rules: Vec<DeviceRule> = Vec::new();
+    let nodes =
+        mounts.iter().filter_map(|m| if let MountKind::Device(node) = &m.kind { Some(node) } else { None });
+    for rule in nodes.filter_map(device_rule) {
+        let same = |r: &&mut DeviceRule| (r.kind, r.major, r.minor) == (rule.kind, rule.major, rule.minor);
+        match rules.iter_mut().find(same) {
+            Some(known) => known.access = known.access.union(rule.access),
+            None => rules.push(rule),
+        }
+    }
+    rules
+}
+
+fn device_rule(node: &DeviceNode) -> Option<DeviceRule> {
+    let kind = match node.kind {
+        NodeKind::Block => DeviceKind::Block,
+        NodeKind::Char => DeviceKind::Char,
+        NodeKind::Fifo => return None,
     };
-    let node = |m: &SandboxMount| if let MountKind::Device(node) = &m.kind { Some(rule(node)) } else { None };
-    mounts.iter().filter_map(node).collect()
+    // Nodes may be made of everything.
+    let access = Access { read: node.access.read, write: node.access.write };
+    Some(DeviceRule { kind, major: node.major, minor: Some(node.minor), access })
 }
 
 fn mount_order(
@@ -196,9 +243,10 @@ fn mount_order(
     blobs: &mut Vec<u8>,
 ) -> Result<Mount, SandboxError> {
     let source = match mount.kind {
-        MountKind::Bind { fd, read_only } => {
-            let attrs = Attrs { read_only, nodev, ..Attrs::default() };
-            let (tree, directory) = bind(&fd, attrs).map_err(|e| SandboxError::Prepare {
+        MountKind::Bind { fd, options } => {
+            let BindOptions { read_only, nosuid, noexec, recursive, .. } = options;
+            let attrs = Attrs { read_only, nosuid, nodev: nodev || options.nodev, noexec };
+            let (tree, directory) = bind(&fd, attrs, recursive).map_err(|e| SandboxError::Prepare {
                 action: "bind a mount",
                 message: format!("{}: {e}", mount.dest.display()),
             })?;
@@ -215,11 +263,11 @@ fn mount_order(
     Ok(Mount { dest: mount.dest, source })
 }
 
-fn bind(fd: &OwnedFd, attrs: Attrs) -> kiln_sys::Result<(OwnedFd, bool)> {
+fn bind(fd: &OwnedFd, attrs: Attrs, recursive: bool) -> kiln_sys::Result<(OwnedFd, bool)> {
     let stat = rustix::fs::fstat(fd).map_err(|e| kiln_sys::Error::new(kiln_sys::Call::Open, "", e))?;
-    let tree = mount::bind_detached(fd.as_fd(), false, false)?;
+    let tree = mount::bind_detached(fd.as_fd(), recursive, false)?;
     if attrs != Attrs::default() {
-        mount::set_attrs(tree.as_fd(), attrs, false)?;
+        mount::set_attrs(tree.as_fd(), attrs, recursive)?;
     }
     Ok((tree, FileType::from_raw_mode(stat.st_mode) == FileType::Directory))
 }

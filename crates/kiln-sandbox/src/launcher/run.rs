@@ -2,11 +2,12 @@
 
 use super::Sandbox;
 use super::connection::{Connection, watched};
+use super::hooks::{Following, Hooked, Stopper};
 use crate::cgroup::StepCgroup;
 use crate::error::SandboxError;
 use crate::executor::{Control, ExitStatus, Finished, Outcome, Process, Usage, not_first};
 use crate::spec::{ProgramSpec, Stdio};
-use crate::wire::{PACKET, Reply};
+use crate::wire::{GO_ON, PACKET, Reply};
 use kiln_sys::{Errno, socket};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -15,8 +16,10 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
+const SIGKILL: i32 = 9;
+
 /// The daemon's end of a run's socket. When it is dropped the helper kills the child.
-struct Replies(UnixStream);
+pub(super) struct Replies(UnixStream);
 
 impl Replies {
     async fn next(&self) -> Result<(Reply, Vec<OwnedFd>), SandboxError> {
@@ -37,6 +40,12 @@ impl Replies {
             .map_err(|e| SandboxError::prepare("understand the sandbox", e))?;
         Ok((reply, message.fds))
     }
+
+    /// Lets a child go on that waits for the daemon's hooks.
+    pub(super) fn go_on(&self) {
+        // One that is gone does not need it; its end is heard of elsewhere.
+        let _ = socket::send(self.0.as_fd(), GO_ON, &[], false);
+    }
 }
 
 /// A child that has been forked.
@@ -45,6 +54,7 @@ pub(super) struct Started {
     pidfd: OwnedFd,
     terminal: Option<OwnedFd>,
     ready: bool,
+    created: bool,
 }
 
 /// Waits for the fork (and the terminal) of an order that the helper was sent.
@@ -62,7 +72,7 @@ pub(super) async fn started(
 
 async fn hear_of_start(socket: OwnedFd, wants_terminal: bool) -> Result<Started, SandboxError> {
     let replies = Replies(watched(socket).map_err(|e| SandboxError::prepare("watch a socket", e))?);
-    let (mut pidfd, mut terminal, mut ready) = (None, None, false);
+    let (mut pidfd, mut terminal, mut ready, mut created) = (None, None, false, false);
     // Helper and child write to the same socket, in no certain order.
     while pidfd.is_none() || (wants_terminal && terminal.is_none()) {
         let (reply, mut fds) = replies.next().await?;
@@ -72,11 +82,12 @@ async fn hear_of_start(socket: OwnedFd, wants_terminal: bool) -> Result<Started,
             Reply::Refused(failure) | Reply::Failed(failure) => return Err(failure.into()),
             // Only after the terminal, so the loop has ended by then unless the fork is not known yet.
             Reply::Ready => ready = true,
+            Reply::Created => created = true,
             Reply::Exited { .. } => return Err(SandboxError::HelperGone),
         }
     }
     let pidfd = pidfd.ok_or(SandboxError::HelperGone)?;
-    Ok(Started { replies, pidfd, terminal, ready })
+    Ok(Started { replies, pidfd, terminal, ready, created })
 }
 
 impl Started {
@@ -88,11 +99,26 @@ impl Started {
         cgroup: Arc<StepCgroup>,
         ready: watch::Sender<bool>,
         sandbox: Option<Sandbox>,
+        hooked: Option<Hooked>,
     ) -> Result<Process, SandboxError> {
         let (sender, outcome) = watch::channel(None);
         ready.send_replace(self.ready);
-        tokio::spawn(finish(connection, self.replies, cgroup, ready, sender));
-        Process::new(self.terminal, outcome, Arc::new(ByPidfd { pidfd: self.pidfd, sandbox }))
+        let replies = Arc::new(self.replies);
+        let stopper = hooked.as_ref().map(Hooked::stopper);
+        let control = ByPidfd { pidfd: self.pidfd, sandbox, stopper };
+        let mut hooks = match hooked {
+            Some(hooked) => {
+                let copy =
+                    control.pidfd.try_clone().map_err(|e| SandboxError::prepare("copy a descriptor", e))?;
+                Some(hooked.follow(replies.clone(), control.pid(), copy))
+            }
+            None => None,
+        };
+        if let Some(hooks) = hooks.as_mut().filter(|_| self.created) {
+            hooks.created();
+        }
+        tokio::spawn(finish(connection, replies, cgroup, ready, hooks, sender));
+        Process::new(self.terminal, outcome, Arc::new(control))
     }
 }
 
@@ -101,9 +127,10 @@ impl Started {
 async fn finish(
     // Also held so that the helper outlives its runs.
     connection: Arc<Connection>,
-    replies: Replies,
+    replies: Arc<Replies>,
     cgroup: Arc<StepCgroup>,
     ready: watch::Sender<bool>,
+    mut hooks: Option<Following>,
     outcome: watch::Sender<Outcome>,
 ) {
     let mut failed = None;
@@ -116,6 +143,7 @@ async fn finish(
                 break failed.map_or(Ok(Finished { status, usage }), Err);
             }
             Ok((Reply::Ready, _)) => drop(ready.send_replace(true)),
+            Ok((Reply::Created, _)) => hooks.iter_mut().for_each(Following::created),
             Ok(_) => {}
             Err(e) => {
                 if let SandboxError::HelperGone = e {
@@ -126,6 +154,10 @@ async fn finish(
             }
         }
     };
+    let result = match hooks {
+        Some(hooks) => hooks.end(result).await,
+        None => result,
+    };
     outcome.send_replace(Some(result));
     drop(cgroup);
 }
@@ -133,11 +165,16 @@ async fn finish(
 struct ByPidfd {
     pidfd: OwnedFd,
     sandbox: Option<Sandbox>,
+    /// Of the run's hooks.
+    stopper: Option<Arc<Stopper>>,
 }
 
 #[async_trait::async_trait]
 impl Control for ByPidfd {
     fn signal(&self, signal: i32) -> Result<(), SandboxError> {
+        if let Some(stopper) = self.stopper.as_ref().filter(|_| signal == SIGKILL) {
+            stopper.stop();
+        }
         kiln_sys::process::signal(self.pidfd.as_fd(), signal)
             .map_err(|e| SandboxError::prepare("send a signal", e))
     }

@@ -2,23 +2,28 @@
 //!
 //! Format: OCI runtime specification 1.0.2, `config.json`.
 
-use super::bundle::{Device, Placed};
+use crate::bundle::{Device, Placed};
 use crate::child::DOCKER_CAPABILITY_NAMES;
+use crate::hooks::OCI_VERSION;
 use crate::seccomp::{self, Op};
-use crate::spec::{DeviceNode, Network, ProcessSpec, ProgramSpec, Resources, Security, Ulimit};
+use crate::spec::{
+    DeviceAccess, DeviceNode, IntelRdt, Network, NodeKind, ProcessSpec, ProgramSpec, Resources, Security,
+    Ulimit,
+};
 use kiln_sys::caps;
 use serde_json::{Value, json};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 /// Default seccomp answer of Docker's profile.
 const EPERM: i32 = 1;
 
 /// Builds `config.json`; `placed` are the mounts as they lie in the bundle.
-pub(super) fn config(spec: &ProcessSpec, rootfs: &Path, placed: &[Placed], own: &[Device]) -> Value {
+pub(crate) fn config(spec: &ProcessSpec, rootfs: &Path, placed: &[Placed], own: &[Device]) -> Value {
     let insecure = spec.program.security == Security::Insecure;
     let mut linux = json!({
         "cgroupsPath": cgroups_path(spec),
-        "namespaces": namespaces(spec.network),
+        "namespaces": namespaces(&spec.network),
         "resources": resources(&spec.resources, insecure, own),
         "devices": own.iter().map(device).collect::<Vec<_>>(),
         "maskedPaths": [],
@@ -29,6 +34,9 @@ pub(super) fn config(spec: &ProcessSpec, rootfs: &Path, placed: &[Placed], own: 
         linux["readonlyPaths"] = json!(READ_ONLY);
         linux["seccomp"] = profile();
     }
+    if let Some(rdt) = &spec.intel_rdt {
+        linux["intelRdt"] = intel_rdt(rdt);
+    }
     let mut mounts = standard_mounts(spec);
     mounts.extend(
         placed.iter().map(
@@ -36,11 +44,12 @@ pub(super) fn config(spec: &ProcessSpec, rootfs: &Path, placed: &[Placed], own: 
         ),
     );
     json!({
-        "ociVersion": "1.0.2",
+        "ociVersion": OCI_VERSION,
         "process": process(&spec.program),
         "root": { "path": rootfs, "readonly": spec.read_only_root },
         "hostname": spec.hostname,
         "mounts": mounts,
+        "hooks": spec.hooks,
         "linux": linux,
     })
 }
@@ -71,7 +80,7 @@ pub(super) fn process(spec: &ProgramSpec) -> Value {
     };
     let inherited = if insecure { caps.clone() } else { Vec::new() };
     let rlimits: Vec<Value> = spec.ulimits.iter().map(rlimit).collect();
-    json!({
+    let mut process = json!({
         "terminal": spec.tty.is_some(),
         "user": { "uid": spec.uid, "gid": spec.gid, "additionalGids": spec.additional_gids },
         "args": spec.args,
@@ -83,7 +92,12 @@ pub(super) fn process(spec: &ProgramSpec) -> Value {
         },
         "rlimits": rlimits,
         // Left out rather than false: a runtime is known that then loads seccomp too late.
-    })
+    });
+    if let Some(size) = spec.tty {
+        // Runtimes copy their own terminal's size only after the process has started.
+        process["consoleSize"] = json!({ "height": size.rows, "width": size.columns });
+    }
+    process
 }
 
 fn rlimit(limit: &Ulimit) -> Value {
@@ -101,16 +115,23 @@ fn cgroups_path(spec: &ProcessSpec) -> String {
     format!("/{}", parent.join("buildkit").join(&spec.id).display())
 }
 
-fn namespaces(network: Network) -> Vec<Value> {
+fn namespaces(network: &Network) -> Vec<Value> {
     let mut kinds = vec!["pid", "ipc", "uts", "mount"];
-    if network == Network::None {
-        kinds.push("network");
+    let mut given = None;
+    match network {
+        Network::Host => {}
+        Network::None => kinds.push("network"),
+        // The descriptor is held as long as the runtime runs.
+        Network::Namespace(fd) => {
+            let path = format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+            given = Some(json!({ "type": "network", "path": path }));
+        }
     }
     // A cgroup namespace on v1 fails for hierarchies the runtime does not know.
     if Path::new("/sys/fs/cgroup/cgroup.subtree_control").exists() {
         kinds.push("cgroup");
     }
-    kinds.into_iter().map(|kind| json!({ "type": kind })).collect()
+    kinds.into_iter().map(|kind| json!({ "type": kind })).chain(given).collect()
 }
 
 fn standard_mounts(spec: &ProcessSpec) -> Vec<Value> {
@@ -145,13 +166,43 @@ fn device((path, node): &Device) -> Value {
 }
 
 fn device_type(node: &DeviceNode) -> &'static str {
-    if node.block { "b" } else { "c" }
+    match node.kind {
+        NodeKind::Block => "b",
+        NodeKind::Char => "c",
+        NodeKind::Fifo => "p",
+    }
+}
+
+fn letters(access: DeviceAccess) -> String {
+    let DeviceAccess { read, write, mknod } = access;
+    [(read, 'r'), (write, 'w'), (mknod, 'm')].into_iter().filter_map(|(set, l)| set.then_some(l)).collect()
+}
+
+fn intel_rdt(rdt: &IntelRdt) -> Value {
+    let mut out = json!({});
+    let texts = [
+        ("closID", &rdt.clos_id),
+        ("l3CacheSchema", &rdt.l3_cache_schema),
+        ("memBwSchema", &rdt.mem_bw_schema),
+    ];
+    for (key, value) in texts.into_iter().filter(|(_, value)| !value.is_empty()) {
+        out[key] = value.as_str().into();
+    }
+    if !rdt.schemata.is_empty() {
+        out["schemata"] = json!(rdt.schemata);
+    }
+    if rdt.enable_monitoring {
+        out["enableMonitoring"] = true.into();
+    }
+    out
 }
 
 fn resources(r: &Resources, insecure: bool, own: &[Device]) -> Value {
     let mut devices = vec![json!({ "allow": insecure, "access": "rwm" })];
-    devices.extend(own.iter().map(|(_, n)| {
-        json!({ "allow": true, "type": device_type(n), "major": n.major, "minor": n.minor, "access": "rwm" })
+    let own = own.iter().filter(|(_, n)| n.kind != NodeKind::Fifo);
+    devices.extend(own.map(|(_, n)| {
+        let access = letters(n.access);
+        json!({ "allow": true, "type": device_type(n), "major": n.major, "minor": n.minor, "access": access })
     }));
     let mut out = json!({ "devices": devices });
     let mut put = |group: &str, key: &str, value: Option<Value>| {
@@ -233,6 +284,10 @@ mod tests {
         assert!(c["linux"]["seccomp"]["syscalls"].as_array().unwrap().len() > 300);
         assert_eq!(c["linux"]["maskedPaths"].as_array().unwrap().len(), 11);
         assert!(c["process"].get("noNewPrivileges").is_none());
+        assert!(c["process"].get("consoleSize").is_none());
+        spec.program.tty = Some(crate::spec::TerminalSize { rows: 33, columns: 111 });
+        let c = config(&spec, Path::new("/b/rootfs"), &[], &[]);
+        assert_eq!(c["process"]["consoleSize"], json!({ "height": 33, "width": 111 }));
     }
 
     #[test]

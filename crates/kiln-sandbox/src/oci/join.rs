@@ -4,7 +4,7 @@ use super::running::{self, PAUSE, Reach, Running};
 use super::{Runtime, config, terminal};
 use crate::error::SandboxError;
 use crate::executor::Process;
-use crate::spec::{ProgramSpec, Security, Stdio};
+use crate::spec::{Network, ProgramSpec, Security, Stdio};
 use serde::Deserialize;
 use std::fs;
 use std::path::PathBuf;
@@ -57,7 +57,8 @@ impl Container {
         command.arg("exec").arg("--process").arg(process).arg("--pid-file").arg(&pid).arg(&self.id);
         let child = running::spawn(command, stdio).map_err(|e| self.runtime.failed(e))?;
         let program = spec.args.into_iter().next().unwrap_or_default();
-        let running = Running { child, bundle: None, log, program, reach: Reach::PidFile(pid) };
+        let reach = Reach::PidFile(pid);
+        let running = Running { child, bundle: None, log, program, reach, _network: Network::Host };
         running.follow(self.runtime.clone(), screen, None)
     }
 

@@ -1,22 +1,23 @@
 //! Running through an OCI runtime binary (`runc`, `crun`): the choice of those who need their own, and what
 //! the launcher is compared with in tests.
 
-mod bundle;
-mod config;
+pub(crate) mod config;
 mod join;
 mod running;
 mod terminal;
 
-use crate::child::rooted::Owner;
+use crate::bundle::{self, Bundle};
+use crate::child::rooted::{Missing, Owner, open_or_make, plain_directory};
 use crate::error::SandboxError;
 use crate::executor::{Executor, Process};
 use crate::launcher;
 use crate::spec::{ProcessSpec, Stdio};
-use bundle::Bundle;
 use join::Container;
 use running::{Reach, Running};
+use rustix::io::Errno;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
@@ -82,11 +83,7 @@ impl OciRuntime {
             let _ = std::process::Command::new(binary).arg("--root").arg(state).args(args).output()?;
         }
         let bundles = self.dir.join("bundles");
-        // The mounts in them went with the daemon's mount namespace; if not, this fails and says so.
-        match fs::remove_dir_all(&bundles) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        bundle::clear(&bundles);
         fs::create_dir_all(bundles)
     }
 
@@ -94,13 +91,13 @@ impl OciRuntime {
         let mut bundle = Bundle::make(self.dir.join("bundles").join(&spec.id))?;
         let log = bundle.dir.join("log.json");
         let owner = Owner { uid: spec.program.uid, gid: spec.program.gid };
+        // The runtime would give it to root.
+        open_or_make(spec.root.as_fd(), &spec.program.cwd, Missing::Directory, Some(owner))?;
+        refuse_links(&spec)?;
+        bundle.attach_root(&mut spec)?;
         // The config is made from what is left of the spec.
-        let placeholder = fs::File::open("/dev/null")?.into();
-        let root =
-            bundle.attach_root(std::mem::replace(&mut spec.root, placeholder), &spec.program.cwd, owner)?;
         let (placed, devices) = bundle.place(std::mem::take(&mut spec.mounts))?;
-        let config = config::config(&spec, &root, &placed, &devices);
-        fs::write(bundle.dir.join("config.json"), serde_json::to_vec(&config)?)?;
+        bundle.write_config(&config::config(&spec, &bundle.rootfs(), &placed, &devices))?;
         let (stdio, screen) = terminal::streams(stdio, spec.program.tty)?;
         let mut command = self.runtime.logged(&log);
         command.args(["run", "--bundle"]).arg(&bundle.dir).arg(&spec.id);
@@ -113,9 +110,24 @@ impl OciRuntime {
             log,
             program: spec.program.args.into_iter().next().unwrap_or_default(),
             reach: Reach::Container(spec.id),
+            _network: spec.network,
         };
         running.follow(self.runtime.clone(), screen, Some(container)).map_err(io::Error::other)
     }
+}
+
+/// Runtimes are known that make files where a link in place of one of these leads, outside of the root. The launcher
+/// refuses them too.
+fn refuse_links(spec: &ProcessSpec) -> io::Result<()> {
+    for name in ["proc", "dev", "sys"] {
+        plain_directory(spec.root.as_fd(), name).map_err(|e| {
+            io::Error::other(match e {
+                Errno::LOOP => format!("/{name} of the root is a symbolic link"),
+                e => format!("/{name} of the root: {e}"),
+            })
+        })?;
+    }
+    Ok(())
 }
 
 #[async_trait::async_trait]

@@ -1,11 +1,11 @@
 //! A runtime's process that runs one of ours, from its start to its end.
 
 use super::Runtime;
-use super::bundle::Bundle;
 use super::join::Container;
+use crate::bundle::Bundle;
 use crate::error::{ExecFailure, ExecFailureKind, SandboxError};
 use crate::executor::{Control, ExitStatus, Finished, Outcome, Process, Usage, not_first};
-use crate::spec::{ProgramSpec, Stdio};
+use crate::spec::{Network, ProgramSpec, Stdio};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::Deserialize;
 use std::fs;
@@ -13,13 +13,16 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 
 const SIGKILL: i32 = 9;
 /// Between two tries to reach a process that the runtime has not made yet.
 pub(super) const PAUSE: Duration = Duration::from_millis(20);
+
+/// How long the runtime may take to kill a container, or not know one that is to be killed.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// The runtime at work.
 pub(super) struct Running {
@@ -29,6 +32,8 @@ pub(super) struct Running {
     pub(super) log: PathBuf,
     pub(super) program: String,
     pub(super) reach: Reach,
+    /// What the configuration names; held for the runtime.
+    pub(super) _network: Network,
 }
 
 /// How a signal gets to the process.
@@ -64,11 +69,41 @@ impl Running {
         Process::new(screen, outcome, Arc::new(ByRuntime { asks, pid, container }))
     }
 
-    /// Delivers a signal, trying again until the process is there or the runtime has ended.
+    /// Delivers a signal, trying again until the process is there or the runtime has ended. After SIGKILL it has.
     async fn signal(&mut self, runtime: &Runtime, signal: i32) {
-        while !self.try_signal(runtime, signal).await {
+        let begin = Instant::now();
+        let mut delivered = false;
+        loop {
+            if !delivered {
+                let attempt = self.try_signal(runtime, signal);
+                delivered = match signal {
+                    // The runtime may wait for one that hangs.
+                    SIGKILL => tokio::time::timeout(PATIENCE, attempt).await.unwrap_or(false),
+                    _ => attempt.await,
+                };
+            }
+            if delivered && signal != SIGKILL {
+                return;
+            }
+            if signal == SIGKILL && begin.elapsed() > PATIENCE {
+                self.kill_below();
+            }
             if tokio::time::timeout(PAUSE, self.child.wait()).await.is_ok() {
                 return;
+            }
+        }
+    }
+
+    /// Kills what the runtime has started: a hook that hangs, or a container that is not one yet to the runtime. It then
+    /// gives up by itself, and cleans up.
+    fn kill_below(&self) {
+        for (pid, parent) in self.child.id().map(descendants).unwrap_or_default() {
+            let process = rustix::process::pidfd_open(pid, PidfdFlags::empty());
+            if let Ok(process) = process
+                && parent_of(pid) == Some(parent)
+            {
+                // One that has just ended is no error.
+                let _ = kiln_sys::process::signal(process.as_fd(), SIGKILL);
             }
         }
     }
@@ -97,9 +132,27 @@ impl Running {
 fn child_of(parent: u32, file: &Path) -> Option<OwnedFd> {
     let pid = Pid::from_raw(fs::read_to_string(file).ok()?.trim().parse().ok()?)?;
     let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    (parent_of(pid)? == parent).then_some(process)
+}
+
+fn parent_of(pid: Pid) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_pid())).ok()?;
-    let found: u32 = status.lines().find_map(|l| l.strip_prefix("PPid:"))?.trim().parse().ok()?;
-    (found == parent).then_some(process)
+    status.lines().find_map(|l| l.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+/// Everything below a process, with its parent.
+fn descendants(top: u32) -> Vec<(Pid, u32)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|e| Pid::from_raw(e.file_name().to_str()?.parse().ok()?));
+    let all: Vec<(Pid, u32)> = pids.filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
+    let (mut found, mut tops) = (Vec::new(), vec![top]);
+    while let Some(top) = tops.pop() {
+        for (pid, parent) in all.iter().filter(|(_, parent)| *parent == top) {
+            tops.push(pid.as_raw_pid().unsigned_abs());
+            found.push((*pid, *parent));
+        }
+    }
+    found
 }
 
 async fn follow(
@@ -184,11 +237,19 @@ fn last_error(log: &Path) -> Option<String> {
         .map(|line| line.msg)
 }
 
-/// Recognises runc's words for a program that cannot be executed.
+/// Recognises runc's and crun's words for a program that cannot be executed.
 fn exec_failure(message: &str, program: &str) -> Option<ExecFailure> {
+    let failure = |kind| ExecFailure { program: program.to_owned(), kind };
+    if message.starts_with(&format!("executable file `{program}` not found in $PATH")) {
+        let is_path = program.contains('/');
+        return Some(failure(if is_path { ExecFailureKind::NoSuchFile } else { ExecFailureKind::NotInPath }));
+    }
+    if message == "open executable: Permission denied" {
+        return Some(failure(ExecFailureKind::PermissionDenied));
+    }
     [ExecFailureKind::NotInPath, ExecFailureKind::NoSuchFile, ExecFailureKind::PermissionDenied]
         .into_iter()
-        .map(|kind| ExecFailure { program: program.to_owned(), kind })
+        .map(failure)
         .find(|failure| message.contains(&failure.to_string()))
 }
 

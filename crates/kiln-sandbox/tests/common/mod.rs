@@ -11,8 +11,24 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The OCI runtimes that are installed and can run here, by name.
+pub fn runtimes() -> Vec<(&'static str, &'static str)> {
+    let mut all = vec![("runc", "/usr/sbin/runc"), ("crun", "/usr/bin/crun")];
+    all.retain(|(name, path)| {
+        // crun wants one version of cgroups or the other.
+        let hybrid = *name == "crun" && Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists();
+        let usable = Path::new(path).exists() && !hybrid;
+        if !usable {
+            eprintln!("SKIPPED {name}: {}", if hybrid { "not with hybrid cgroups" } else { "not installed" });
+        }
+        usable
+    });
+    all
+}
 
 /// Says why a test is skipped; true when it has to be.
 pub fn skip(test: &str) -> bool {
@@ -153,14 +169,35 @@ pub fn drain(fd: OwnedFd) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Waits until no cgroup of this name is left; false when one stays for seconds.
-pub async fn cgroup_goes(name: &str) -> bool {
-    for _ in 0..300 {
-        let found = Command::new("find").args(["/sys/fs/cgroup", "-name", name]).output().unwrap();
-        if found.stdout.is_empty() {
-            return true;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+/// How long what is sure to come may take.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `test` holds.
+pub async fn until(what: &str, mut test: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !test() {
+        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    false
+}
+
+/// Reads until all that came ends with `what`.
+pub async fn wait_for(fd: &OwnedFd, what: &'static str) -> String {
+    let fd = fd.try_clone().unwrap();
+    let read = move || {
+        let mut seen = String::new();
+        while !seen.ends_with(what) {
+            let mut byte = [0];
+            assert_eq!(rustix::io::read(&fd, &mut byte).unwrap(), 1, "it ended: {seen}");
+            seen.push(char::from(byte[0]));
+        }
+        seen
+    };
+    tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(read)).await.expect(what).unwrap()
+}
+
+/// Waits until no cgroup of this name is left.
+pub async fn cgroup_goes(name: &str) {
+    let found = || Command::new("find").args(["/sys/fs/cgroup", "-name", name]).output().unwrap().stdout;
+    until(name, || found().is_empty()).await;
 }

@@ -5,15 +5,11 @@ use std::path::Path;
 
 use bytes::{BufMut, BytesMut};
 use prost::Message;
-use tokio::sync::mpsc;
 
 use super::TransferError;
 use super::options::{METADATA_FILE, ReceiveOptions};
 use super::stat::{Kind, Stat};
 use super::validate::Validator;
-
-/// What is announced, in batches; `None` is the end of the walk.
-pub(crate) type Announced = mpsc::Receiver<Vec<Option<Box<Stat>>>>;
 
 /// An entry that passed all checks.
 pub(crate) struct Next {
@@ -24,9 +20,6 @@ pub(crate) struct Next {
 
 /// The announced entries, checked, one at a time.
 pub(crate) struct Source {
-    announced: Announced,
-    batch: std::vec::IntoIter<Option<Box<Stat>>>,
-    peeked: Option<Next>,
     ended: bool,
     validator: Validator,
     count: u32,
@@ -39,11 +32,8 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) fn new(announced: Announced, options: &ReceiveOptions) -> Self {
+    pub(crate) fn new(options: &ReceiveOptions) -> Self {
         Self {
-            announced,
-            batch: Vec::new().into_iter(),
-            peeked: None,
             ended: false,
             validator: Validator::new(options.limits),
             count: 0,
@@ -54,55 +44,30 @@ impl Source {
         }
     }
 
-    /// The next entry, left where it is.
-    pub(crate) fn peek(&mut self) -> Result<Option<&Next>, TransferError> {
-        if self.peeked.is_none() {
-            self.peeked = self.fetch()?;
-        }
-        Ok(self.peeked.as_ref())
-    }
-
-    /// The next entry; none at the end of the walk.
-    pub(crate) fn next(&mut self) -> Result<Option<Next>, TransferError> {
-        match self.peeked.take() {
-            Some(next) => Ok(Some(next)),
-            None => self.fetch(),
-        }
-    }
-
-    fn fetch(&mut self) -> Result<Option<Next>, TransferError> {
-        loop {
-            if let Some(next) = self.ready.pop_front() {
-                return Ok(Some(next));
-            }
-            let Some(stat) = self.receive()? else { return Ok(None) };
-            let Some(next) = self.accept(stat)? else { continue };
-            match self.options.metadata_only.clone() {
-                None => return Ok(Some(next)),
-                Some(wanted) => self.sort_out(next, &*wanted)?,
-            }
-        }
-    }
-
-    fn receive(&mut self) -> Result<Option<Box<Stat>>, TransferError> {
-        loop {
-            if self.ended {
-                return Ok(None);
-            }
-            match self.batch.next() {
-                Some(Some(stat)) => return Ok(Some(stat)),
-                Some(None) => {
-                    self.ended = true;
-                    if self.batch.next().is_some() {
-                        return Err(TransferError::Unexpected("an entry after the end of the walk"));
-                    }
+    /// Takes in what was announced, `None` for the end of the walk.
+    pub(crate) fn take(&mut self, stat: Option<Box<Stat>>) -> Result<(), TransferError> {
+        match stat {
+            _ if self.ended => return Err(TransferError::Unexpected("an entry after the end of the walk")),
+            None => self.ended = true,
+            Some(stat) => {
+                let Some(next) = self.accept(stat)? else { return Ok(()) };
+                match self.options.metadata_only.clone() {
+                    None => self.ready.push_back(next),
+                    Some(wanted) => self.sort_out(next, &*wanted)?,
                 }
-                None => match self.announced.blocking_recv() {
-                    Some(batch) => self.batch = batch.into_iter(),
-                    None => return Err(TransferError::Stopped),
-                },
             }
         }
+        Ok(())
+    }
+
+    /// The next entry to be made, of those taken in.
+    pub(crate) fn next(&mut self) -> Option<Next> {
+        self.ready.pop_front()
+    }
+
+    /// Whether the walk has ended.
+    pub(crate) fn ended(&self) -> bool {
+        self.ended
     }
 
     fn accept(&mut self, mut stat: Box<Stat>) -> Result<Option<Next>, TransferError> {

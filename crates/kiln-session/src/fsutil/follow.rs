@@ -85,7 +85,7 @@ impl Follower<'_> {
     fn targets(&mut self, path: &Path, wildcard: bool) -> Result<Option<Vec<PathBuf>>, TransferError> {
         let name = path.file_name().unwrap_or_default().as_bytes();
         let parent = path.parent().unwrap_or(Path::new(""));
-        if wildcard && has_wildcard(name) {
+        if wildcard && kiln_go::path::has_wildcards(name) {
             // The parents are known to be no links, or wildcards that name nothing real.
             let Some(entries) = found(self.root.read_dir(parent))? else { return Ok(None) };
             let mut all = Vec::new();
@@ -112,18 +112,6 @@ fn found<T>(result: kiln_fs::Result<T>) -> Result<Option<T>, TransferError> {
         Err(e) if e.is_not_found() => Ok(None),
         Err(e) => Err(e.into()),
     }
-}
-
-fn has_wildcard(name: &[u8]) -> bool {
-    let mut bytes = name.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'\\' => drop(bytes.next()),
-            b'*' | b'?' | b'[' => return true,
-            _ => {}
-        }
-    }
-    false
 }
 
 #[cfg(test)]

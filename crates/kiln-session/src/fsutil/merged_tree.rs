@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io::Read;
+use std::iter::{once, once_with};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::TransferError;
 use super::stat::{Kind, Stat};
-use super::tree::{Tree, Visit};
+use super::tree::{Entries, Tree};
 use super::virtual_tree::Key;
 
 /// Trees that share their directories; any other path that two of them have is an error.
@@ -29,24 +30,33 @@ impl MergedTree {
     }
 }
 
-impl Tree for MergedTree {
-    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), TransferError> {
-        let mut all: BTreeMap<Key, Stat> = BTreeMap::new();
-        for part in &self.parts {
-            part.walk(&mut |stat| match all.entry(Key(stat.path.clone())) {
-                Entry::Vacant(free) => {
-                    free.insert(stat);
-                    Ok(())
-                }
-                Entry::Occupied(other) => {
-                    match (other.get().kind() == Some(Kind::Dir), stat.kind() == Some(Kind::Dir)) {
-                        (true, true) => Ok(()),
-                        _ => Err(TransferError::Twice(stat.path().to_path_buf())),
-                    }
-                }
-            })?;
+/// All entries, so that a clash is known before anything is sent.
+fn merge(parts: &[Arc<dyn Tree>]) -> Result<BTreeMap<Key, Stat>, TransferError> {
+    let mut all: BTreeMap<Key, Stat> = BTreeMap::new();
+    for stat in parts.iter().flat_map(|part| part.entries()) {
+        let stat = stat?;
+        match all.entry(Key(stat.path.clone())) {
+            Entry::Vacant(free) => {
+                free.insert(stat);
+            }
+            Entry::Occupied(other)
+                if other.get().kind() != Some(Kind::Dir) || stat.kind() != Some(Kind::Dir) =>
+            {
+                return Err(TransferError::Twice(stat.path().to_path_buf()));
+            }
+            Entry::Occupied(_) => {}
         }
-        all.into_values().try_for_each(visit)
+    }
+    Ok(all)
+}
+
+impl Tree for MergedTree {
+    fn entries(&self) -> Entries {
+        let parts = self.parts.clone();
+        Box::new(once_with(move || merge(&parts)).flat_map(|all| match all {
+            Ok(all) => Box::new(all.into_values().map(Ok)) as Entries,
+            Err(e) => Box::new(once(Err(e))),
+        }))
     }
 
     fn open(&self, path: &Path) -> std::io::Result<Box<dyn Read + Send>> {
@@ -71,12 +81,7 @@ mod tests {
     }
 
     fn names(tree: &MergedTree) -> Result<Vec<String>, TransferError> {
-        let mut names = Vec::new();
-        tree.walk(&mut |stat| {
-            names.push(stat.path().display().to_string());
-            Ok(())
-        })?;
-        Ok(names)
+        tree.entries().map(|stat| Ok(stat?.path().display().to_string())).collect()
     }
 
     #[test]

@@ -1,22 +1,24 @@
-//! Compares the announced tree with what is there and makes it so: the one thread that decides.
+//! Compares the announced tree with what is there and makes it so: the one that decides.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kiln_fs::walk::{Entry, Step, walk};
+use kiln_fs::walk::{Cursor, Entry, Step};
 use kiln_fs::{FileKind, FileTime, Metadata, Root};
 use tokio::sync::mpsc;
 
 use super::TransferError;
-use super::announced::{Announced, Next, Source};
+use super::announced::{Next, Source};
 use super::dirs::Dirs;
 use super::options::{Compare, METADATA_FILE, ReceiveOptions, Style, Update};
 use super::place;
 use super::stat::{Kind, Stat};
 use super::validate::{compare, split};
+use super::workers::Announced;
 use super::writer::Wanted;
 
 /// What was changed on disk.
@@ -32,6 +34,10 @@ pub(crate) struct Mirror {
     dirs: Dirs,
     options: ReceiveOptions,
     source: Source,
+    /// What is there, where it becomes the announced tree; goes along with it, for both are in the same order.
+    existing: Option<Cursor>,
+    /// First path of each existing file that has several.
+    names: HashMap<((u32, u32), u64), Bytes>,
     wanted: Arc<Wanted>,
     requests: mpsc::UnboundedSender<u32>,
     /// Announced directories on the way to the present entry, outermost first.
@@ -55,19 +61,23 @@ struct OpenDir {
 const KEPT: u64 = 320;
 
 impl Mirror {
-    pub(crate) fn new(
+    pub(crate) fn begin(
         root: Arc<Root>,
         options: ReceiveOptions,
-        announced: Announced,
         wanted: Arc<Wanted>,
         requests: mpsc::UnboundedSender<u32>,
-    ) -> Self {
-        let source = Source::new(announced, &options);
-        Self {
+    ) -> Result<Self, TransferError> {
+        let existing = match options.update {
+            Update::Mirror(_) => Some(Cursor::new(&root, "")?),
+            Update::Merge => None,
+        };
+        Ok(Self {
             dirs: Dirs::new(root.clone()),
             root,
+            source: Source::new(&options),
             options,
-            source,
+            existing,
+            names: HashMap::new(),
             wanted,
             requests,
             open: Vec::new(),
@@ -75,19 +85,44 @@ impl Mirror {
             links: Vec::new(),
             changes: Changes::default(),
             memory: 0,
-        }
+        })
     }
 
-    /// Runs to the end: all contents are in place, all times are set.
-    pub(crate) fn run(mut self) -> Result<Changes, TransferError> {
-        if let Update::Mirror(compare) = self.options.update {
-            self.walk_existing(compare)?;
+    /// Makes what was announced next.
+    pub(crate) fn take(&mut self, batch: Announced) -> Result<(), TransferError> {
+        for stat in batch {
+            if self.wanted.is_stopped() {
+                return Err(TransferError::Stopped);
+            }
+            self.source.take(stat)?;
+            while let Some(next) = self.source.next() {
+                self.place(next)?;
+            }
         }
-        while let Some(next) = self.source.next()? {
-            self.add(next)?;
+        if self.source.ended() {
+            self.end_walk()?;
+        }
+        Ok(())
+    }
+
+    /// Whether everything was announced.
+    pub(crate) fn has_all(&self) -> bool {
+        self.source.ended()
+    }
+
+    fn end_walk(&mut self) -> Result<(), TransferError> {
+        if let Some(mut there) = self.existing.take() {
+            while let Some(entry) = there.entry() {
+                self.delete(entry.path().as_os_str().as_bytes())?;
+                there.advance(Step::SkipDir)?;
+            }
         }
         self.close_dirs(None);
-        self.wanted.wait()?;
+        Ok(())
+    }
+
+    /// Sets what is left when all contents are in place.
+    pub(crate) fn finish(&mut self) -> Result<Changes, TransferError> {
         for stat in std::mem::take(&mut self.links) {
             self.link(&stat)?;
         }
@@ -104,44 +139,37 @@ impl Mirror {
         Ok(self.changes)
     }
 
-    /// Goes through what is there and what is announced side by side; both are in the same order.
-    fn walk_existing(&mut self, how: Compare) -> Result<(), TransferError> {
-        let root = self.root.clone();
-        let mut names: HashMap<((u32, u32), u64), Bytes> = HashMap::new();
-        walk(&root, "", |entry| {
+    /// Removes what is there and sorts before the announced entry, then makes that.
+    fn place(&mut self, next: Next) -> Result<(), TransferError> {
+        let Update::Mirror(how) = self.options.update else { return self.add(next) };
+        let Some(mut there) = self.existing.take() else { return self.add(next) };
+        while let Some(entry) = there.entry() {
             let path = entry.path().as_os_str().as_bytes();
-            loop {
-                match self.source.peek()? {
-                    Some(next) if compare(&next.stat.path, path).is_lt() => {
-                        if let Some(next) = self.source.next()? {
-                            self.add(next)?;
-                        }
-                    }
-                    Some(next) if next.stat.path == path => break,
-                    _ => {
-                        self.delete(path)?;
-                        return Ok(Step::SkipDir);
-                    }
+            match compare(path, &next.stat.path) {
+                Ordering::Less => {
+                    self.delete(path)?;
+                    there.advance(Step::SkipDir)?;
                 }
+                Ordering::Equal => {
+                    let step = self.meet(next, &entry, how)?;
+                    there.advance(step)?;
+                    self.existing = Some(there);
+                    return Ok(());
+                }
+                Ordering::Greater => break,
             }
-            let Some(next) = self.source.next()? else { return Err(TransferError::Stopped) };
-            self.meet(next, entry, how, &mut names)
-        })
+        }
+        self.existing = Some(there);
+        self.add(next)
     }
 
     /// The announced entry exists.
-    fn meet(
-        &mut self,
-        next: Next,
-        entry: &Entry<'_>,
-        how: Compare,
-        names: &mut HashMap<((u32, u32), u64), Bytes>,
-    ) -> Result<Step, TransferError> {
+    fn meet(&mut self, next: Next, entry: &Entry<'_>, how: Compare) -> Result<Step, TransferError> {
         let there = *entry.metadata()?;
         self.close_dirs(Some(&next.stat.path));
         let same = match how {
             Compare::Always => false,
-            Compare::Metadata => self.is_same(&next, &there, entry, names)?,
+            Compare::Metadata => self.is_same(&next, &there, entry)?,
         };
         if there.is_dir() && next.kind == Kind::Dir {
             self.keep_dir(&next.stat, same, there.mtime)?;
@@ -155,20 +183,16 @@ impl Mirror {
     }
 
     /// Unchanged: same type, mode, owner, size, time, device and link (spec wire.md section 5).
-    fn is_same(
-        &self,
-        next: &Next,
-        there: &Metadata,
-        entry: &Entry<'_>,
-        names: &mut HashMap<((u32, u32), u64), Bytes>,
-    ) -> Result<bool, TransferError> {
+    fn is_same(&mut self, next: &Next, there: &Metadata, entry: &Entry<'_>) -> Result<bool, TransferError> {
         let stat = &next.stat;
         let mut linkname = Bytes::new();
         if there.kind == FileKind::Symlink {
             linkname = entry.read_link()?.into_os_string().into_vec().into();
         } else if there.kind == FileKind::File && there.nlink > 1 {
-            let first =
-                names.entry((there.dev, there.ino)).or_insert_with(|| Bytes::copy_from_slice(&stat.path));
+            let first = self
+                .names
+                .entry((there.dev, there.ino))
+                .or_insert_with(|| Bytes::copy_from_slice(&stat.path));
             if *first != stat.path {
                 linkname = first.clone();
             }

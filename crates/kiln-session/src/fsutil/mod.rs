@@ -33,7 +33,7 @@ pub use packet::Packet;
 pub use receive::receive;
 pub use send::{Sent, send};
 pub use stat::{Kind, Stat};
-pub use tree::{DirTree, Tree, Visit};
+pub use tree::{DirTree, Entries, Tree};
 pub use virtual_tree::{JoinedTree, MemoryTree, OverlaidTree};
 
 #[cfg(test)]

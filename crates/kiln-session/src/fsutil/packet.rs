@@ -45,6 +45,9 @@ struct Wire {
     data: Bytes,
 }
 
+/// Longest error of the other side that is passed on, in bytes.
+const MAX_ERROR: usize = 16 << 10;
+
 const STAT: i32 = 0;
 const REQ: i32 = 1;
 const DATA: i32 = 2;
@@ -60,7 +63,9 @@ impl Packet {
             REQ => Self::Request(wire.id),
             DATA => Self::Data(wire.id, wire.data),
             FIN => Self::Fin,
-            ERR => Self::Error(String::from_utf8_lossy(&wire.data).into_owned()),
+            ERR => Self::Error(
+                String::from_utf8_lossy(&wire.data[..wire.data.len().min(MAX_ERROR)]).into_owned(),
+            ),
             other => return Err(PacketError::Type(other)),
         })
     }

@@ -42,7 +42,11 @@ pub(crate) fn dir(dirs: &mut Dirs, stat: &Stat, exists: bool) -> Result<(), Tran
     let (parent, name) = dirs.parent(path)?;
     if !exists {
         // Open to us until its entries are in; the announced mode may lack what that takes.
-        rustix::fs::mkdirat(parent, name, Mode::RWXU).map_err(failed("mkdir", path))?;
+        match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+            // Another platform's transfer into the same directory was faster; what is no directory is not opened below.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(failed("mkdir", path)(e)),
+        }
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed("open", path))?;

@@ -22,7 +22,7 @@ const BATCH: usize = 256;
 /// Receives a tree into `root`. When it returns, with success or not, nothing of it is running any more; after an error
 /// the directory is in an undefined state. Dropping the future stops the work shortly after.
 ///
-/// Deciding and writing run on threads of their own, which wait for the network and for each other.
+/// Deciding and writing have threads while there is something to do: who sends slowly holds none.
 pub async fn receive(
     stream: RawStream,
     root: Root,
@@ -31,7 +31,7 @@ pub async fn receive(
     let RawStream { outgoing, incoming, role } = stream;
     let cancel = options.cancel.clone();
     let progress = options.progress.clone();
-    let (workers, requests, events) = Workers::start(Arc::new(root), options)?;
+    let (workers, requests, events) = Workers::start(Arc::new(root), options);
     let mut reader = Reader { chunks: incoming.ready_chunks(BATCH), progress, bytes: 0 };
     let transfer = async {
         let ask = ask(requests, &outgoing);

@@ -1,24 +1,30 @@
 //! The sending side.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc as blocking};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use tokio::sync::{mpsc, oneshot};
+use futures::future::try_join_all;
+use tokio::sync::mpsc;
 
 use super::TransferError;
 use super::packet::{DataBuffer, Packet};
-use super::tree::Tree;
-use crate::{RawStream, Role};
+use super::tree::{Entries, Tree};
+use crate::{Incoming, RawStream, Role};
 
 /// Files that are read at the same time.
 const READERS: usize = 4;
 /// Contents in one packet, in bytes.
 const CHUNK: usize = 32 << 10;
+/// Bytes of packets that are made in one go.
+const BATCH: usize = 256 << 10;
+/// Entries that are announced, or files that are read, in one go.
+const COUNT: usize = 64;
 
 /// What was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,48 +39,21 @@ pub struct Sent {
 
 /// Sends `tree` to the other side; returns when it has everything and says so.
 ///
-/// Dropping the future stops the transfer. Reading runs on threads of its own: they wait for the network and would
-/// otherwise starve the runtime's pool of threads, on which other builds depend.
+/// Dropping the future stops the transfer. The tree is read in small goes: who does not listen holds no thread.
 pub async fn send(stream: RawStream, tree: Arc<dyn Tree>) -> Result<Sent, TransferError> {
     let RawStream { outgoing, mut incoming, role } = stream;
-    let shared = Arc::new(Shared {
-        tree,
-        files: Mutex::default(),
-        counters: Counters::default(),
-        stop: AtomicBool::new(false),
-    });
-    let _stop = StopOnDrop(shared.clone());
-    let (jobs, queue) = blocking::channel();
-    let queue = Arc::new(Mutex::new(queue));
-    let (report, mut failures) = mpsc::channel::<TransferError>(1);
-    spawn_walker(shared.clone(), outgoing.clone(), report.clone())?;
-    for _ in 0..READERS {
-        spawn_reader(shared.clone(), queue.clone(), outgoing.clone(), report.clone())?;
-    }
-    drop(report);
-    let answer = async {
-        loop {
-            let packet = match incoming.next().await {
-                Some(Ok(message)) => Packet::decode(message)?,
-                Some(Err(status)) => return Err(TransferError::Call(status)),
-                None => return Err(TransferError::BrokeOff),
-            };
-            match packet {
-                Packet::Request(id) => {
-                    // The readers only end after us.
-                    let _ = jobs.send(shared.take(id).ok_or(TransferError::FileId(id))?);
-                }
-                Packet::Fin => return Ok(()),
-                Packet::Error(text) => return Err(TransferError::Receiver(text)),
-                Packet::Stat(_) => return Err(TransferError::Unexpected("a receiver announces nothing")),
-                Packet::Data(..) => return Err(TransferError::Unexpected("a receiver sends no data")),
-            }
+    let shared = Arc::new(Shared { tree, files: Mutex::default(), counters: Counters::default() });
+    let result = {
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let queue = tokio::sync::Mutex::new(queue);
+        let readers = (0..READERS).map(|_| read(&shared, &queue, &outgoing));
+        let work = async { tokio::try_join!(announce(&shared, &outgoing), try_join_all(readers)) };
+        tokio::select! {
+            biased;
+            // It ends well only after the other side.
+            Err(e) = work => Err(e),
+            result = answer(&shared, &mut incoming, jobs) => result,
         }
-    };
-    let result = tokio::select! {
-        biased;
-        Some(e) = failures.recv() => Err(e),
-        result = answer => result,
     };
     if let Err(e) = &result {
         // The peer may be gone already; then there is nobody to tell.
@@ -84,8 +63,6 @@ pub async fn send(stream: RawStream, tree: Arc<dyn Tree>) -> Result<Sent, Transf
     let fin = Packet::Fin.encode();
     shared.counters.bytes.fetch_add(fin.len() as u64, Ordering::Relaxed);
     let _ = outgoing.send(fin).await;
-    // Without work the readers end, and with the last handle to it the stream.
-    drop(jobs);
     drop(outgoing);
     // A server must not wait here: the Go caller keeps its side open until the server has returned.
     if role == Role::Caller {
@@ -96,12 +73,36 @@ pub async fn send(stream: RawStream, tree: Arc<dyn Tree>) -> Result<Sent, Transf
     Ok(shared.counters.get())
 }
 
+/// Takes in what the other side wants, until it has everything.
+async fn answer(
+    shared: &Shared,
+    incoming: &mut Incoming,
+    jobs: mpsc::UnboundedSender<Job>,
+) -> Result<(), TransferError> {
+    loop {
+        let packet = match incoming.next().await {
+            Some(Ok(message)) => Packet::decode(message)?,
+            Some(Err(status)) => return Err(TransferError::Call(status)),
+            None => return Err(TransferError::BrokeOff),
+        };
+        match packet {
+            Packet::Request(id) => {
+                // The readers only end after us.
+                let _ = jobs.send(shared.take(id).ok_or(TransferError::FileId(id))?);
+            }
+            Packet::Fin => return Ok(()),
+            Packet::Error(text) => return Err(TransferError::Receiver(text)),
+            Packet::Stat(_) => return Err(TransferError::Unexpected("a receiver announces nothing")),
+            Packet::Data(..) => return Err(TransferError::Unexpected("a receiver sends no data")),
+        }
+    }
+}
+
 struct Shared {
     tree: Arc<dyn Tree>,
     /// Files that were announced and not yet asked for.
     files: Mutex<HashMap<u32, Announced>>,
     counters: Counters,
-    stop: AtomicBool,
 }
 
 /// A file that can be asked for.
@@ -138,116 +139,181 @@ impl Shared {
         Some(Job { id, path, size: file.size })
     }
 
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
-    /// Sends one message, waiting for room.
-    fn emit(&self, outgoing: &mpsc::Sender<Bytes>, message: Bytes) -> Result<(), TransferError> {
-        self.counters.bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
-        if self.stopped() || outgoing.blocking_send(message).is_err() {
-            return Err(TransferError::Stopped);
+    /// Sends messages, waiting for room.
+    async fn emit(&self, outgoing: &mpsc::Sender<Bytes>, messages: Vec<Bytes>) -> Result<(), TransferError> {
+        for message in messages {
+            self.counters.bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
+            if outgoing.send(message).await.is_err() {
+                return Err(TransferError::Stopped);
+            }
         }
         Ok(())
     }
 }
 
-struct StopOnDrop(Arc<Shared>);
+/// Something that packets are made of, some at a time.
+trait Produce: Send + 'static {
+    /// The next packets, about [`BATCH`] bytes of them; none at the end. Blocks on the file system.
+    fn batch(&mut self) -> Result<Vec<Bytes>, TransferError>;
+}
 
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.stop.store(true, Ordering::Relaxed);
+/// Sends everything: while some packets are on their way the next ones are made.
+async fn pump<P: Produce>(
+    mut from: P,
+    shared: &Shared,
+    outgoing: &mpsc::Sender<Bytes>,
+) -> Result<P, TransferError> {
+    let mut ready = Vec::new();
+    loop {
+        let (sent, made) =
+            tokio::join!(shared.emit(outgoing, ready), kiln_blocking::with(from, Produce::batch));
+        sent?;
+        let (back, batch) = made.map_err(|_| TransferError::Panicked)?;
+        (from, ready) = (back, batch?);
+        if ready.is_empty() {
+            return Ok(from);
+        }
     }
 }
 
-type Report = mpsc::Sender<TransferError>;
-
-pub(crate) fn spawn(
-    name: &str,
-    work: impl FnOnce() + Send + 'static,
-) -> Result<oneshot::Receiver<()>, TransferError> {
-    let (running, ended) = oneshot::channel::<()>();
-    let work = move || {
-        work();
-        drop(running);
-    };
-    let thread = std::thread::Builder::new().name(name.to_string()).spawn(work);
-    thread.map_err(|e| TransferError::io("start thread", name, e))?;
-    Ok(ended)
+/// Announces all entries.
+async fn announce(shared: &Arc<Shared>, outgoing: &mpsc::Sender<Bytes>) -> Result<(), TransferError> {
+    let walk = Walk { entries: shared.tree.entries(), shared: shared.clone(), next: 0, ended: false };
+    pump(walk, shared, outgoing).await.map(drop)
 }
 
-fn spawn_walker(
+struct Walk {
+    entries: Entries,
     shared: Arc<Shared>,
-    outgoing: mpsc::Sender<Bytes>,
-    report: Report,
-) -> Result<(), TransferError> {
-    let work = move || {
-        if let Err(e) = announce(&shared, &outgoing) {
-            let _ = report.try_send(e);
-        }
-    };
-    spawn("kiln-walk", work).map(drop)
+    next: u32,
+    ended: bool,
 }
 
-fn announce(shared: &Shared, outgoing: &mpsc::Sender<Bytes>) -> Result<(), TransferError> {
-    let mut next: u32 = 0;
-    shared.tree.walk(&mut |stat| {
+impl Produce for Walk {
+    fn batch(&mut self) -> Result<Vec<Bytes>, TransferError> {
+        let (mut out, mut size) = (Vec::new(), 0);
+        while !self.ended && size < BATCH && out.len() < COUNT {
+            let message = match self.entries.next().transpose()? {
+                Some(stat) => self.announced(stat)?,
+                None => {
+                    self.ended = true;
+                    Packet::Stat(None).encode()
+                }
+            };
+            size += message.len();
+            out.push(message);
+        }
+        Ok(out)
+    }
+}
+
+impl Walk {
+    fn announced(&mut self, stat: super::Stat) -> Result<Bytes, TransferError> {
         if stat.has_contents() {
-            let file =
-                Announced { path: stat.path.as_ref().into(), size: u64::try_from(stat.size).unwrap_or(0) };
-            shared.files.lock().unwrap_or_else(PoisonError::into_inner).insert(next, file);
+            let size = u64::try_from(stat.size).unwrap_or(0);
+            let file = Announced { path: stat.path.as_ref().into(), size };
+            self.shared.files.lock().unwrap_or_else(PoisonError::into_inner).insert(self.next, file);
         }
-        next = next.checked_add(1).ok_or(TransferError::Limit { what: "entries", limit: u32::MAX.into() })?;
-        shared.counters.entries.fetch_add(1, Ordering::Relaxed);
-        shared.emit(outgoing, Packet::Stat(Some(Box::new(stat))).encode())
-    })?;
-    shared.emit(outgoing, Packet::Stat(None).encode())
+        self.next = self
+            .next
+            .checked_add(1)
+            .ok_or(TransferError::Limit { what: "entries", limit: u32::MAX.into() })?;
+        self.shared.counters.entries.fetch_add(1, Ordering::Relaxed);
+        Ok(Packet::Stat(Some(Box::new(stat))).encode())
+    }
 }
 
-type Queue = Arc<Mutex<blocking::Receiver<Job>>>;
+type Queue = tokio::sync::Mutex<mpsc::UnboundedReceiver<Job>>;
 
-fn spawn_reader(
-    shared: Arc<Shared>,
-    queue: Queue,
-    outgoing: mpsc::Sender<Bytes>,
-    report: Report,
+/// Sends the contents of files that were asked for, until nobody can ask any more.
+async fn read(
+    shared: &Arc<Shared>,
+    queue: &Queue,
+    outgoing: &mpsc::Sender<Bytes>,
 ) -> Result<(), TransferError> {
-    let work = move || {
-        loop {
-            // The lock is the queue's second half: whoever holds it waits for the next job.
-            let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(job) = job else { return };
-            if let Err(e) = send_file(&shared, &outgoing, &job) {
-                let _ = report.try_send(e);
-                return;
+    let mut reading = Reading { shared: shared.clone(), jobs: VecDeque::new(), present: None };
+    loop {
+        {
+            // Who holds the lock waits for the next one.
+            let mut queue = queue.lock().await;
+            reading.jobs.extend(queue.recv().await);
+            while reading.jobs.len() < COUNT
+                && let Ok(job) = queue.try_recv()
+            {
+                reading.jobs.push_back(job);
             }
         }
-    };
-    spawn("kiln-read", work).map(drop)
+        if reading.jobs.is_empty() {
+            return Ok(());
+        }
+        reading = pump(reading, shared, outgoing).await?;
+    }
 }
 
-/// Sends the contents of one file. A file that cannot be opened any more is sent empty, as the protocol has it.
-fn send_file(shared: &Shared, outgoing: &mpsc::Sender<Bytes>, job: &Job) -> Result<(), TransferError> {
-    shared.counters.files.fetch_add(1, Ordering::Relaxed);
-    let path = &job.path;
-    match shared.tree.open(path) {
-        Err(e) => tracing::warn!(path = %path.display(), error = %e, "file cannot be read and is sent empty"),
-        Ok(mut file) => {
-            let mut left = job.size;
-            loop {
-                // One byte more than is left shows the end without another round.
-                let room = usize::try_from(left.saturating_add(1)).unwrap_or(CHUNK).min(CHUNK);
-                let mut buffer = DataBuffer::new(room);
-                let ended = buffer.fill_from(&mut file).map_err(|e| TransferError::io("read", path, e))?;
-                left = left.saturating_sub(buffer.len() as u64);
-                if buffer.len() > 0 {
-                    shared.emit(outgoing, buffer.into_packet(job.id))?;
-                }
-                if ended {
-                    break;
-                }
+/// The files that one reader has taken on.
+struct Reading {
+    shared: Arc<Shared>,
+    jobs: VecDeque<Job>,
+    present: Option<Open>,
+}
+
+/// A file that is being sent.
+struct Open {
+    id: u32,
+    path: PathBuf,
+    /// Bytes that are still expected.
+    left: u64,
+    file: Box<dyn Read + Send>,
+}
+
+impl Produce for Reading {
+    fn batch(&mut self) -> Result<Vec<Bytes>, TransferError> {
+        let (mut out, mut size) = (Vec::new(), 0);
+        while size < BATCH {
+            let begun = out.len();
+            match self.present.take() {
+                Some(open) => self.present = open.read(&mut out)?,
+                None => match self.jobs.pop_front() {
+                    Some(job) => self.open(job, &mut out),
+                    None => break,
+                },
+            }
+            size += out[begun..].iter().map(Bytes::len).sum::<usize>();
+        }
+        Ok(out)
+    }
+}
+
+impl Reading {
+    /// A file that cannot be opened any more is sent empty, as the protocol has it.
+    fn open(&mut self, job: Job, out: &mut Vec<Bytes>) {
+        self.shared.counters.files.fetch_add(1, Ordering::Relaxed);
+        let Job { id, path, size } = job;
+        match self.shared.tree.open(&path) {
+            Ok(file) => self.present = Some(Open { id, path, left: size, file }),
+            Err(e) => {
+                tracing::warn!(path = %path.display(), error = %e, "file cannot be read and is sent empty");
+                out.push(Packet::Data(id, Bytes::new()).encode());
             }
         }
     }
-    shared.emit(outgoing, Packet::Data(job.id, Bytes::new()).encode())
+}
+
+impl Open {
+    /// Reads the next packet; gives itself back if there is more.
+    fn read(mut self, out: &mut Vec<Bytes>) -> Result<Option<Self>, TransferError> {
+        // One byte more than is left shows the end without another round.
+        let room = usize::try_from(self.left.saturating_add(1)).unwrap_or(CHUNK).min(CHUNK);
+        let mut buffer = DataBuffer::new(room);
+        let ended = buffer.fill_from(&mut self.file).map_err(|e| TransferError::io("read", &self.path, e))?;
+        self.left = self.left.saturating_sub(buffer.len() as u64);
+        if buffer.len() > 0 {
+            out.push(buffer.into_packet(self.id));
+        }
+        if ended {
+            out.push(Packet::Data(self.id, Bytes::new()).encode());
+            return Ok(None);
+        }
+        Ok(Some(self))
+    }
 }

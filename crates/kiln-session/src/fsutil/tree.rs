@@ -1,13 +1,13 @@
 //! Trees that can be sent.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kiln_fs::walk::{Entry, Step, walk};
+use kiln_fs::walk::{Cursor, Entry, Step};
 use kiln_fs::{FileKind, Root};
 use rustix::fs::{Mode, OFlags, openat};
 
@@ -15,14 +15,14 @@ use super::TransferError;
 use super::filter::{Filter, Matched, Verdict};
 use super::stat::Stat;
 
-/// Takes the entries of a walk. An error ends the walk and is passed on.
-pub type Visit<'a> = dyn FnMut(Stat) -> Result<(), TransferError> + 'a;
+/// What is in a tree, one entry after the other. Asking for the next one blocks; after an error there is none.
+pub type Entries = Box<dyn Iterator<Item = Result<Stat, TransferError>> + Send>;
 
-/// A tree of files, as a sender sees it. Calls block.
+/// A tree of files, as a sender sees it. Calls block on nothing but the file system.
 pub trait Tree: Send + Sync {
-    /// Visits every entry once, in the order of the protocol: parents first, siblings by bytes, a directory's whole
-    /// content before its next sibling.
-    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), TransferError>;
+    /// Every entry once, in the order of the protocol: parents first, siblings by bytes, a directory's whole content
+    /// before its next sibling.
+    fn entries(&self) -> Entries;
 
     /// Opens a file that the walk has announced.
     fn open(&self, path: &Path) -> std::io::Result<Box<dyn Read + Send>>;
@@ -78,21 +78,27 @@ struct Above {
     sent: bool,
 }
 
-struct DirWalk<'a, 'v> {
-    tree: &'a DirTree,
+struct DirWalk {
+    tree: DirTree,
+    /// `None` before the start and after the end.
+    cursor: Option<Cursor>,
+    begun: bool,
     above: Vec<Above>,
     /// First path of each file that has several.
     links: HashMap<((u32, u32), u64), Bytes>,
-    visit: &'a mut Visit<'v>,
+    /// Entries found and not yet given.
+    ready: VecDeque<Stat>,
 }
 
 impl Tree for DirTree {
-    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), TransferError> {
-        let mut state = DirWalk { tree: self, above: Vec::new(), links: HashMap::new(), visit };
-        walk(&self.root, "", |entry| match state.entry(entry) {
-            // What vanished is not there.
-            Err(TransferError::Fs(e)) if e.is_not_found() => Ok(Step::SkipDir),
-            step => step,
+    fn entries(&self) -> Entries {
+        Box::new(DirWalk {
+            tree: self.clone(),
+            cursor: None,
+            begun: false,
+            above: Vec::new(),
+            links: HashMap::new(),
+            ready: VecDeque::new(),
         })
     }
 
@@ -108,7 +114,40 @@ impl Tree for DirTree {
     }
 }
 
-impl DirWalk<'_, '_> {
+impl Iterator for DirWalk {
+    type Item = Result<Stat, TransferError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.ready.is_empty() {
+            match self.step() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(e) => return Some(Err(e)),
+            }
+        }
+        self.ready.pop_front().map(Ok)
+    }
+}
+
+impl DirWalk {
+    /// Looks at one entry; says whether there was one.
+    fn step(&mut self) -> Result<bool, TransferError> {
+        if !self.begun {
+            self.begun = true;
+            self.cursor = Some(Cursor::new(&self.tree.root, "")?);
+        }
+        let Some(mut cursor) = self.cursor.take() else { return Ok(false) };
+        let Some(entry) = cursor.entry() else { return Ok(false) };
+        let step = match self.entry(&entry) {
+            // What vanished is not there.
+            Err(TransferError::Fs(e)) if e.is_not_found() => Step::SkipDir,
+            step => step?,
+        };
+        cursor.advance(step)?;
+        self.cursor = Some(cursor);
+        Ok(true)
+    }
+
     fn entry(&mut self, entry: &Entry<'_>) -> Result<Step, TransferError> {
         while self.above.last().is_some_and(|dir| !entry.path().starts_with(&dir.path)) {
             self.above.pop();
@@ -130,7 +169,7 @@ impl DirWalk<'_, '_> {
         if keep {
             let stat = self.stat(entry)?;
             self.send_above()?;
-            (self.visit)(stat)?;
+            self.ready.push_back(stat);
         }
         if !is_dir {
             return Ok(Step::Continue);
@@ -163,11 +202,11 @@ impl DirWalk<'_, '_> {
                 stat.xattrs.insert(key.to_string(), value);
             }
         }
-        self.map(&mut stat);
+        self.change(&mut stat);
         Ok(stat)
     }
 
-    fn map(&self, stat: &mut Stat) {
+    fn change(&self, stat: &mut Stat) {
         if let Some(map) = &self.tree.map {
             map(stat);
         }
@@ -183,8 +222,8 @@ impl DirWalk<'_, '_> {
             let path = &self.above[i].path;
             let metadata = self.tree.root.metadata(path, false)?;
             let mut stat = Stat::new(path.as_os_str().as_bytes().to_vec(), &metadata);
-            self.map(&mut stat);
-            (self.visit)(stat)?;
+            self.change(&mut stat);
+            self.ready.push_back(stat);
         }
         Ok(())
     }

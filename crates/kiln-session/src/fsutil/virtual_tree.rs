@@ -1,7 +1,8 @@
 //! Trees that are made of memory and of other trees.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::io::{Cursor, Read};
+use std::iter::{Peekable, once};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 
 use super::TransferError;
 use super::stat::{Kind, Stat};
-use super::tree::{Tree, Visit};
+use super::tree::{Entries, Tree};
 use super::validate::compare;
 
 /// Files that exist in memory only, such as attestations.
@@ -49,8 +50,8 @@ impl MemoryTree {
 }
 
 impl Tree for MemoryTree {
-    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), TransferError> {
-        self.entries.values().try_for_each(|(stat, _)| visit(stat.clone()))
+    fn entries(&self) -> Entries {
+        Box::new(self.entries.clone().into_values().map(|(stat, _)| Ok(stat)))
     }
 
     fn open(&self, path: &Path) -> std::io::Result<Box<dyn Read + Send>> {
@@ -86,19 +87,20 @@ impl JoinedTree {
 }
 
 impl Tree for JoinedTree {
-    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), TransferError> {
-        for (dir, tree) in &self.parts {
-            visit(dir.clone())?;
-            let below = |path: &Bytes| Bytes::from([&dir.path[..], path].join(&b'/'));
-            tree.walk(&mut |mut stat| {
+    fn entries(&self) -> Entries {
+        Box::new(self.parts.clone().into_iter().flat_map(|(dir, tree)| {
+            let path = dir.path.clone();
+            let below = move |inner: &Bytes| Bytes::from([&path[..], inner].join(&b'/'));
+            let moved = tree.entries().map(move |stat| {
+                let mut stat = stat?;
                 stat.path = below(&stat.path);
                 if stat.has_contents() && !stat.linkname.is_empty() {
                     stat.linkname = below(&stat.linkname);
                 }
-                visit(stat)
-            })?;
-        }
-        Ok(())
+                Ok(stat)
+            });
+            once(Ok(dir)).chain(moved)
+        }))
     }
 
     fn open(&self, path: &Path) -> std::io::Result<Box<dyn Read + Send>> {
@@ -131,21 +133,35 @@ impl OverlaidTree {
     }
 }
 
+/// The entries of both trees of an overlay.
+struct Overlay {
+    lower: Peekable<Entries>,
+    added: Peekable<btree_map::IntoIter<Key, (Stat, Bytes)>>,
+}
+
+impl Iterator for Overlay {
+    type Item = Result<Stat, TransferError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Some(Ok(stat)) = self.lower.peek() else {
+            return self.lower.next().or_else(|| self.added.next().map(|(_, (extra, _))| Ok(extra)));
+        };
+        if let Some((_, (extra, _))) = self.added.next_if(|(key, _)| compare(&key.0, &stat.path).is_lt()) {
+            return Some(Ok(extra));
+        }
+        if let Some((_, (extra, _))) = self.added.next_if(|(key, _)| key.0 == stat.path)
+            && (extra.has_contents() || stat.kind() != Some(Kind::Dir))
+        {
+            return Some(Err(TransferError::Twice(stat.path().to_path_buf())));
+        }
+        self.lower.next()
+    }
+}
+
 impl Tree for OverlaidTree {
-    fn walk(&self, visit: &mut Visit<'_>) -> Result<(), TransferError> {
-        let mut added = self.upper.entries.iter().peekable();
-        self.lower.walk(&mut |stat| {
-            while let Some((_, (extra, _))) = added.next_if(|(key, _)| compare(&key.0, &stat.path).is_lt()) {
-                visit(extra.clone())?;
-            }
-            if let Some((_, (extra, _))) = added.next_if(|(key, _)| key.0 == stat.path)
-                && (extra.has_contents() || stat.kind() != Some(Kind::Dir))
-            {
-                return Err(TransferError::Twice(stat.path().to_path_buf()));
-            }
-            visit(stat)
-        })?;
-        added.try_for_each(|(_, (extra, _))| visit(extra.clone()))
+    fn entries(&self) -> Entries {
+        let added = self.upper.entries.clone().into_iter().peekable();
+        Box::new(Overlay { lower: self.lower.entries().peekable(), added })
     }
 
     fn open(&self, path: &Path) -> std::io::Result<Box<dyn Read + Send>> {

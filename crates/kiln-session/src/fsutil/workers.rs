@@ -1,48 +1,26 @@
-//! The threads that decide and write.
+//! Deciding and writing. Each of them is a task that has a thread while there is something to do.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use kiln_fs::Root;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 
 use super::TransferError;
 use super::mirror::{Changes, Mirror};
 use super::options::ReceiveOptions;
 use super::packet::Packet;
-use super::send::spawn;
 use super::stat::Stat;
 use super::writer::{Pieces, Wanted, Writer};
 
 /// Contents that wait to be written, in bytes.
 const IN_FLIGHT: usize = 8 << 20;
 
-/// What a thread says.
+/// What a worker says.
 pub(crate) enum Event {
     Done(Changes),
     Failed(TransferError),
-}
-
-/// What a worker says at its end, also when that is a panic.
-struct Report {
-    events: mpsc::UnboundedSender<Event>,
-    wanted: Arc<Wanted>,
-}
-
-impl Report {
-    fn failed(&self, e: TransferError) {
-        // The one who stops all others is heard first.
-        let _ = self.events.send(Event::Failed(e));
-        self.wanted.stop();
-    }
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.failed(TransferError::Panicked);
-        }
-    }
 }
 
 /// Waits for the reason of a failure.
@@ -55,13 +33,16 @@ pub(crate) async fn failure(events: &mut mpsc::UnboundedReceiver<Event>) -> Tran
     TransferError::Stopped
 }
 
-/// The threads behind a transfer, and the ways to them.
+/// Announced entries in batches; `None` is the end of the walk.
+pub(crate) type Announced = Vec<Option<Box<Stat>>>;
+
+/// The workers behind a transfer, and the ways to them.
 pub(crate) struct Workers {
-    stats: mpsc::Sender<Vec<Option<Box<Stat>>>>,
+    stats: mpsc::Sender<Announced>,
     writers: Vec<mpsc::Sender<Pieces>>,
     memory: Arc<Semaphore>,
     wanted: Arc<Wanted>,
-    ended: Vec<oneshot::Receiver<()>>,
+    running: Vec<JoinHandle<()>>,
 }
 
 impl Drop for Workers {
@@ -73,43 +54,29 @@ impl Drop for Workers {
 pub(crate) type Started = (Workers, mpsc::UnboundedReceiver<u32>, mpsc::UnboundedReceiver<Event>);
 
 impl Workers {
-    pub(crate) fn start(root: Arc<Root>, options: ReceiveOptions) -> Result<Started, TransferError> {
+    pub(crate) fn start(root: Arc<Root>, options: ReceiveOptions) -> Started {
         let count = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
         let wanted = Arc::new(Wanted::new(count));
         let (stats, announced) = mpsc::channel(8);
         let (requests, to_ask) = mpsc::unbounded_channel();
         let (sender, events) = mpsc::unbounded_channel();
-        let report = || Report { events: sender.clone(), wanted: wanted.clone() };
         let mut workers = Self {
             stats,
             writers: Vec::new(),
             memory: Arc::new(Semaphore::new(IN_FLIGHT)),
             wanted: wanted.clone(),
-            ended: Vec::new(),
+            running: Vec::new(),
         };
         for _ in 0..count {
-            let (sender, mut pieces) = mpsc::channel(16);
-            let observer = options.observer.clone();
-            let writer = Writer::new(root.clone(), wanted.clone(), observer, options.style);
-            let report = report();
-            let work = move || {
-                if let Err(e) = writer.run(&mut pieces) {
-                    report.failed(e);
-                }
-            };
-            workers.ended.push(spawn("kiln-write", work)?);
-            workers.writers.push(sender);
+            let (to_write, pieces) = mpsc::channel(16);
+            let writer = Writer::new(root.clone(), wanted.clone(), options.observer.clone(), options.style);
+            let work = write(writer, pieces);
+            workers.running.push(tokio::spawn(report(sender.clone(), wanted.clone(), work)));
+            workers.writers.push(to_write);
         }
-        let report = report();
-        let mirror = Mirror::new(root, options, announced, wanted, requests);
-        let work = move || match mirror.run() {
-            Ok(changes) => drop(report.events.send(Event::Done(changes))),
-            // Somebody else failed and said so.
-            Err(TransferError::Stopped) => {}
-            Err(e) => report.failed(e),
-        };
-        workers.ended.push(spawn("kiln-mirror", work)?);
-        Ok((workers, to_ask, events))
+        let work = decide(root, options, announced, wanted.clone(), requests, sender.clone());
+        workers.running.push(tokio::spawn(report(sender, wanted, work)));
+        (workers, to_ask, events)
     }
 
     /// Gives packets to whom they concern; says whether the sender has confirmed the end.
@@ -157,11 +124,74 @@ impl Workers {
     /// Stops everything and waits until it has.
     pub(crate) async fn join(mut self) {
         self.wanted.stop();
-        // Closes the channels that the threads wait on.
+        // Closes the channels that the workers wait on.
         self.writers.clear();
         self.stats = mpsc::channel(1).0;
-        for ended in std::mem::take(&mut self.ended) {
-            let _ = ended.await;
+        for running in std::mem::take(&mut self.running) {
+            let _ = running.await;
         }
     }
+}
+
+/// Tells of a failure and stops the others.
+async fn report(
+    events: mpsc::UnboundedSender<Event>,
+    wanted: Arc<Wanted>,
+    work: impl Future<Output = Result<(), TransferError>>,
+) {
+    match work.await {
+        // Somebody else failed and said so.
+        Ok(()) | Err(TransferError::Stopped) => {}
+        Err(e) => {
+            // The one who stops all others is heard first.
+            let _ = events.send(Event::Failed(e));
+            wanted.stop();
+        }
+    }
+}
+
+/// Writes what comes until the channel closes.
+async fn write(mut writer: Writer, mut pieces: mpsc::Receiver<Pieces>) -> Result<(), TransferError> {
+    while let Some(first) = pieces.recv().await {
+        let mut batch = vec![first];
+        while let Ok(more) = pieces.try_recv() {
+            batch.push(more);
+        }
+        let work = move |writer: &mut Writer| batch.into_iter().try_for_each(|pieces| writer.take(pieces));
+        let (back, written) = kiln_blocking::with(writer, work).await.map_err(|_| TransferError::Panicked)?;
+        writer = back;
+        if let Err(e) = written {
+            pieces.close();
+            let _ = kiln_blocking::run(move || drop(writer)).await;
+            return Err(e);
+        }
+    }
+    // Unfinished files go.
+    kiln_blocking::run(move || drop(writer)).await.map_err(|_| TransferError::Panicked)
+}
+
+/// Makes the directory what is announced, as it is announced; sets what can only be set at the end when all contents
+/// are there.
+async fn decide(
+    root: Arc<Root>,
+    options: ReceiveOptions,
+    mut announced: mpsc::Receiver<Announced>,
+    wanted: Arc<Wanted>,
+    requests: mpsc::UnboundedSender<u32>,
+    events: mpsc::UnboundedSender<Event>,
+) -> Result<(), TransferError> {
+    let lost = |_| TransferError::Panicked;
+    let all = wanted.clone();
+    let mirror = kiln_blocking::run(move || Mirror::begin(root, options, wanted, requests));
+    let mut mirror = mirror.await.map_err(lost)??;
+    while !mirror.has_all() {
+        let batch = announced.recv().await.ok_or(TransferError::Stopped)?;
+        let (back, taken) = kiln_blocking::with(mirror, |m| m.take(batch)).await.map_err(lost)?;
+        mirror = back;
+        taken?;
+    }
+    all.complete().await?;
+    let (_, changes) = kiln_blocking::with(mirror, Mirror::finish).await.map_err(lost)?;
+    let _ = events.send(Event::Done(changes?));
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Threads that write the contents of files as they arrive.
+//! Writing the contents of files as they arrive.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -6,13 +6,13 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use kiln_fs::Root;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::TransferError;
 use super::dirs::Dirs;
@@ -31,8 +31,7 @@ pub(crate) struct Pieces {
 pub(crate) struct Wanted {
     shards: Vec<Mutex<HashMap<u32, Stat>>>,
     /// Number of them.
-    open: Mutex<u64>,
-    changed: Condvar,
+    open: watch::Sender<u64>,
     stopped: AtomicBool,
 }
 
@@ -44,7 +43,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Wanted {
     pub(crate) fn new(writers: usize) -> Self {
         let shards = (0..writers).map(|_| Mutex::default()).collect();
-        Self { shards, open: Mutex::default(), changed: Condvar::new(), stopped: AtomicBool::new(false) }
+        Self { shards, open: watch::Sender::new(0), stopped: AtomicBool::new(false) }
     }
 
     /// Which writer has to do with file `id`.
@@ -54,7 +53,11 @@ impl Wanted {
 
     /// Must come before the request goes out.
     pub(crate) fn add(&self, id: u32, stat: Stat) {
-        *lock(&self.open) += 1;
+        // Nobody waits for more of them.
+        self.open.send_if_modified(|open| {
+            *open += 1;
+            false
+        });
         lock(&self.shards[self.writer_of(id)]).insert(id, stat);
     }
 
@@ -62,21 +65,17 @@ impl Wanted {
         lock(&self.shards[self.writer_of(id)]).remove(&id)
     }
 
-    fn complete(&self) {
-        let mut open = lock(&self.open);
-        *open -= 1;
-        if *open == 0 {
-            self.changed.notify_all();
-        }
+    fn completed(&self) {
+        self.open.send_if_modified(|open| {
+            *open -= 1;
+            *open == 0
+        });
     }
 
     /// Ends all waiting.
     pub(crate) fn stop(&self) {
-        // Under the lock, so that nobody begins to wait in between.
-        let open = lock(&self.open);
         self.stopped.store(true, Ordering::Release);
-        drop(open);
-        self.changed.notify_all();
+        self.open.send_modify(|_| {});
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -84,9 +83,10 @@ impl Wanted {
     }
 
     /// Waits until every file that was asked for is in its place.
-    pub(crate) fn wait(&self) -> Result<(), TransferError> {
-        let open = self.changed.wait_while(lock(&self.open), |open| *open > 0 && !self.is_stopped());
-        drop(open);
+    pub(crate) async fn complete(&self) -> Result<(), TransferError> {
+        let mut open = self.open.subscribe();
+        // The sender is ours, so it does not end before.
+        let _ = open.wait_for(|open| *open == 0 || self.is_stopped()).await;
         match self.is_stopped() {
             true => Err(TransferError::Stopped),
             false => Ok(()),
@@ -94,7 +94,7 @@ impl Wanted {
     }
 }
 
-/// One writing thread.
+/// One of those who write.
 pub(crate) struct Writer {
     dirs: Dirs,
     wanted: Arc<Wanted>,
@@ -126,15 +126,13 @@ impl Writer {
         Self { dirs: Dirs::new(root), wanted, observer, style, files: HashMap::new() }
     }
 
-    /// Writes what comes until the channel closes.
-    pub(crate) fn run(mut self, pieces: &mut mpsc::Receiver<Pieces>) -> Result<(), TransferError> {
-        while let Some(batch) = pieces.blocking_recv() {
-            for (id, data) in batch.list {
-                if self.wanted.is_stopped() {
-                    return Ok(());
-                }
-                self.write(id, &data)?;
+    /// Writes what came.
+    pub(crate) fn take(&mut self, pieces: Pieces) -> Result<(), TransferError> {
+        for (id, data) in pieces.list {
+            if self.wanted.is_stopped() {
+                return Err(TransferError::Stopped);
             }
+            self.write(id, &data)?;
         }
         Ok(())
     }
@@ -146,7 +144,7 @@ impl Writer {
         };
         if data.is_empty() {
             self.finish(file)?;
-            self.wanted.complete();
+            self.wanted.completed();
             return Ok(());
         }
         file.append(data)?;

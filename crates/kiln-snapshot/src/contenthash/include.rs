@@ -2,6 +2,7 @@
 
 use kiln_digest::{Digest, Hasher};
 use kiln_fs::patterns::{MatchInfo, Matcher, PatternError, go_match};
+use kiln_go::path::has_wildcards;
 
 use super::compute::Wanted;
 use super::resolve::{Walker, clean};
@@ -252,21 +253,9 @@ fn base(path: &[u8]) -> &[u8] {
 fn split_wildcards(path: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let mut parts = path.split(|b| *b == b'/').filter(|part| !part.is_empty()).peekable();
     let mut fixed = Vec::new();
-    while let Some(part) = parts.next_if(|part| !has_wildcard(part)) {
+    while let Some(part) = parts.next_if(|part| !has_wildcards(part)) {
         fixed.push(b'/');
         fixed.extend_from_slice(part);
     }
     (fixed, parts.collect::<Vec<_>>().join(&b'/'))
-}
-
-fn has_wildcard(name: &[u8]) -> bool {
-    let mut bytes = name.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'*' | b'?' | b'[' => return true,
-            b'\\' => drop(bytes.next()),
-            _ => {}
-        }
-    }
-    false
 }

@@ -16,7 +16,7 @@ fn spec(key: &str, sharing: Sharing) -> CacheMountSpec<'_> {
 }
 
 async fn take(store: &Store, key: &str, sharing: Sharing) -> CacheMount {
-    timeout(Duration::from_secs(5), store.cache_mount(spec(key, sharing))).await.unwrap().unwrap()
+    timeout(Duration::from_secs(60), store.cache_mount(spec(key, sharing))).await.unwrap().unwrap()
 }
 
 async fn blocked(store: &Store, key: &str) -> bool {
@@ -80,7 +80,12 @@ fn locked_users_wait_in_turn_root() {
                 }
             }));
             // Into the queue one after the other.
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            let queued = async {
+                while store.snapshots.0.cache_mounts.waiting() <= n {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            timeout(Duration::from_secs(60), queued).await.unwrap();
         }
         tasks.remove(2).abort();
         let clone = first.clone();

@@ -1,12 +1,11 @@
 //! Kills a process that builds, at random moments, and looks at what is left.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::io::Write;
 
 use super::*;
 use crate::contenthash::ChecksumOpts;
 use crate::{CompressionOpts, SnapshotId};
+use kiln_testkit::Crashing;
 
 const DIR: &str = "KILN_SNAPSHOT_CRASH_DIR";
 
@@ -41,26 +40,10 @@ fn crash_child_root() {
     });
 }
 
-fn run_and_kill(dir: &Path, after: Duration) -> Vec<(SnapshotId, u64)> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "tests::crash::crash_child_root", "--nocapture", "--test-threads=1"])
-        .env(DIR, dir)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let out = BufReader::new(child.stdout.take().unwrap());
-    let reader = std::thread::spawn(move || {
-        let finished = |line: String| {
-            let mut words = line.split("done layer ").nth(1)?.split(' ');
-            Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
-        };
-        out.lines().map_while(Result::ok).filter_map(finished).collect()
-    });
-    std::thread::sleep(after);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    reader.join().unwrap()
+/// What a line tells of a layer.
+fn layer(told: &str) -> Option<(SnapshotId, u64)> {
+    let (id, n) = told.strip_prefix("layer ")?.split_once(' ')?;
+    Some((id.parse().ok()?, n.parse().ok()?))
 }
 
 #[test]
@@ -68,9 +51,9 @@ fn after_kill_nine_every_finished_snapshot_is_there_root() {
     private_async(|| async {
         let dir = TempDir::new().unwrap();
         let mut finished = Vec::new();
+        let mut child = Crashing::new("tests::crash::crash_child_root", DIR);
         for _ in 0..8 {
-            finished
-                .extend(run_and_kill(dir.path(), Duration::from_millis(60 + rand::random::<u64>() % 150)));
+            finished.extend(child.run(dir.path()).iter().filter_map(|told| layer(told)));
             let store = open(dir.path(), DriverChoice::Overlay);
             for (id, n) in &finished {
                 let snapshot = store.get(id).unwrap_or_else(|| panic!("{id} was finished and is gone"));
@@ -87,6 +70,5 @@ fn after_kill_nine_every_finished_snapshot_is_there_root() {
                 }
             }
         }
-        assert!(!finished.is_empty(), "no process lived long enough to finish a snapshot");
     });
 }

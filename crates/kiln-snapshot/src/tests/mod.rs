@@ -94,10 +94,8 @@ impl Store {
 
     /// Waits for the thread that removes directories.
     fn wait_for_entries(&self, name: &str, count: usize) {
-        for _ in 0..200 {
-            if self.entries(name) == count {
-                return;
-            }
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while self.entries(name) != count && std::time::Instant::now() < end {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         assert_eq!(self.entries(name), count, "{name}");

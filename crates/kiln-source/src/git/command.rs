@@ -22,13 +22,15 @@ const OUTPUT_LIMIT: u64 = 16 << 20;
 const LINE_LIMIT: u64 = 16 << 10;
 const MESSAGE_LIMIT: usize = 16 << 10;
 
-/// Settings that hold for every command: nothing runs in the background, no hook or monitor of a repository runs, and
-/// a server that sends nothing for two minutes is given up.
-const SETTINGS: [&str; 10] = [
+/// Settings that hold for every command: nothing runs in the background, no hook or monitor of a repository runs,
+/// a server that sends nothing for two minutes is given up, and what is fetched comes as a pack: as loose objects, a
+/// fetch that is killed would leave a commit without all that belongs to it, which looks as if it had been fetched.
+const SETTINGS: [&str; 11] = [
     "advice.detachedHead=false",
     "core.fsmonitor=false",
     "core.hooksPath=/dev/null",
     "credential.helper=",
+    "fetch.unpackLimit=1",
     "gc.autoDetach=false",
     "http.lowSpeedLimit=1",
     "http.lowSpeedTime=120",

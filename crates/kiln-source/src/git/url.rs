@@ -105,15 +105,7 @@ fn clean(path: &str) -> Result<String, String> {
     if path.contains('\0') {
         return Err("NUL in the sub directory".to_string());
     }
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    Ok(parts.join("/"))
+    Ok(kiln_go::path::join(&["/", path])[1..].to_string())
 }
 
 #[cfg(test)]

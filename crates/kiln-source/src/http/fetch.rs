@@ -163,7 +163,7 @@ impl HttpSource {
         let mut begun = self.begin(id, cx).await?;
         let name = filename::choose(id, begun.disposition.as_deref());
         let mut status = cx.begin(format!("downloading {name}"));
-        let mut save = Save::begin(&self.snapshots, id.file(name.clone()));
+        let mut save = Save::begin(&self.snapshots, id.file(name.clone())).await.map_err(Failure::Final)?;
         let (mut current, total) = (0, begun.size.unwrap_or(0));
         loop {
             let next = tokio::time::timeout(self.timeouts.idle, begun.body.next()).await;

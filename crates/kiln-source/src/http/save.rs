@@ -4,19 +4,16 @@ use std::io::Write;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use kiln_blocking::{Feed, Lost};
 use kiln_digest::{Digest, HashingWriter};
 use kiln_fs::FileTime;
 use kiln_snapshot::{ActiveSnapshot, Mounted, NewRef, Snapshot, Snapshots};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::date;
 use crate::blocking::blocking;
 use crate::{Result, SourceError};
 
 const DEFAULT_PERM: u32 = 0o600;
-/// Pieces between network and disk.
-const QUEUE: usize = 32;
 
 /// The file to make.
 #[derive(Clone, Debug)]
@@ -33,56 +30,56 @@ pub(crate) struct FileSpec {
     pub(crate) source: String,
 }
 
-/// Receives the bytes of one file; dropped unfinished, it leaves nothing.
-pub(crate) struct Save {
-    spec: FileSpec,
-    pieces: mpsc::Sender<Bytes>,
-    written: JoinHandle<Result<Written>>,
+impl FileSpec {
+    fn perm(&self) -> u32 {
+        if self.perm == 0 { DEFAULT_PERM } else { self.perm & 0o777 }
+    }
+
+    fn failed(&self, Failed(source): Failed) -> SourceError {
+        SourceError::Io { step: format!("write {}", self.name), source }
+    }
 }
 
-/// The mount goes before what it is of.
-struct Written {
+/// Receives the bytes of one file; dropped unfinished, it leaves nothing. A server that is slow holds no thread.
+pub(crate) struct Save {
+    spec: FileSpec,
+    feed: Feed<Writing, Bytes, Failed>,
+}
+
+/// The file goes before the mount, and that before what it is of.
+struct Writing {
+    file: HashingWriter<std::fs::File>,
     mounted: Mounted,
     active: ActiveSnapshot,
-    digest: Digest,
+}
+
+/// Why nothing more is written.
+struct Failed(std::io::Error);
+
+impl From<Lost> for Failed {
+    fn from(e: Lost) -> Self {
+        Self(e.into())
+    }
 }
 
 impl Save {
-    pub(crate) fn begin(snapshots: &Snapshots, spec: FileSpec) -> Self {
-        let (snapshots, file) = (snapshots.clone(), spec.clone());
-        let (pieces, mut queue) = mpsc::channel::<Bytes>(QUEUE);
-        let written = tokio::task::spawn_blocking(move || {
-            let FileSpec { name, perm, uid, gid, description, source: _ } = file;
+    pub(crate) async fn begin(snapshots: &Snapshots, spec: FileSpec) -> Result<Self> {
+        let (snapshots, description) = (snapshots.clone(), spec.description.clone());
+        let (name, perm) = (spec.name.clone(), spec.perm());
+        let begun = blocking(move || {
             let active = snapshots.new_active(None, NewRef::regular(description))?;
             let mounted = active.mount()?;
-            let root = mounted.root();
-            let perm = if perm == 0 { DEFAULT_PERM } else { perm & 0o777 };
-            let step = || SourceError::io(format!("write {name}"));
-            let mut out = HashingWriter::new(root.create_file(&name, perm)?);
-            while let Some(piece) = queue.blocking_recv() {
-                out.write_all(&piece).map_err(step())?;
-            }
-            let (file, digest, _) = out.finish();
-            drop(file);
-            root.chmod(&name, perm)?;
-            if (uid, gid) != (0, 0) {
-                root.chown(&name, uid, gid)?;
-            }
-            Ok(Written { active, mounted, digest })
+            let file = HashingWriter::new(mounted.root().create_file(&name, perm)?);
+            Ok(Writing { file, mounted, active })
         });
-        Self { spec, pieces, written }
+        let work = |w: &mut Writing, piece: Bytes| w.file.write_all(&piece).map_err(Failed);
+        Ok(Self { spec, feed: Feed::new(begun.await?, work) })
     }
 
     /// Takes the next piece.
     pub(crate) async fn write(&mut self, piece: Bytes) -> Result<()> {
-        if self.pieces.send(piece).await.is_ok() {
-            return Ok(());
-        }
-        // The writer gave up; it says why.
-        match (&mut self.written).await {
-            Ok(Err(e)) => Err(e),
-            _ => Err(lost()),
-        }
+        let size = piece.len();
+        self.feed.give(piece, size).await.map_err(|e| self.spec.failed(e))
     }
 
     /// Ends the file. `expected` is checked before anything becomes visible.
@@ -91,26 +88,24 @@ impl Save {
         modified: Option<Timestamp>,
         expected: Option<Digest>,
     ) -> Result<(Digest, Snapshot)> {
-        drop(self.pieces);
-        let written = self.written.await.map_err(|_| lost())??;
-        if let Some(expected) = expected.filter(|e| *e != written.digest) {
-            return Err(SourceError::Digest { url: self.spec.source, found: written.digest, expected });
-        }
-        let name = self.spec.name;
+        let spec = self.spec;
+        let Writing { file, mounted, active } = self.feed.finish().await.map_err(|e| spec.failed(e))?;
         blocking(move || {
-            let Written { active, mounted, digest } = written;
+            let (file, digest, _) = file.finish();
+            drop(file);
+            if let Some(expected) = expected.filter(|e| *e != digest) {
+                return Err(SourceError::Digest { url: spec.source, found: digest, expected });
+            }
+            let (root, name) = (mounted.root(), &spec.name);
+            root.chmod(name, spec.perm())?;
+            if (spec.uid, spec.gid) != (0, 0) {
+                root.chown(name, spec.uid, spec.gid)?;
+            }
             let time = modified.map_or(FileTime::EPOCH, |t| date::system_time(t).into());
-            mounted.root().utimens(&name, time, time)?;
+            root.utimens(name, time, time)?;
             drop(mounted);
             Ok((digest, active.commit()?))
         })
         .await
-    }
-}
-
-fn lost() -> SourceError {
-    SourceError::Io {
-        step: "write download".to_string(),
-        source: std::io::Error::other("the writing thread ended"),
     }
 }

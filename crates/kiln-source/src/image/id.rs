@@ -3,35 +3,11 @@
 use std::collections::BTreeMap;
 
 use kiln_digest::Digest;
-use kiln_llb::op::attr;
+use kiln_llb::op::{ResolveMode, attr};
 use kiln_oci::{Platform, Reference};
 use kiln_snapshot::RecordKind;
 
 use crate::{Layout, Result, SourceError};
-
-/// Where a tag is looked up (`image.resolvemode`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum ResolveMode {
-    /// At the registry; what the digest stands for may come from the store.
-    #[default]
-    Default,
-    /// At the registry.
-    ForcePull,
-    /// What was resolved before, if its documents are at hand; else at the registry.
-    PreferLocal,
-}
-
-impl ResolveMode {
-    /// Reads the attribute.
-    pub fn parse(text: &str) -> Option<Self> {
-        Some(match text {
-            "" | "default" => Self::Default,
-            "pull" => Self::ForcePull,
-            "local" => Self::PreferLocal,
-            _ => return None,
-        })
-    }
-}
 
 /// Where an image comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

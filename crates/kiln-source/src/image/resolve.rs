@@ -3,13 +3,14 @@
 use std::time::SystemTime;
 
 use kiln_digest::Digest;
+use kiln_llb::ResolveMode;
 use kiln_oci::{
     Descriptor, Document, ImageConfig, Index, Manifest, Platform, PlatformMatcher, annotation, media_type,
 };
 use kiln_registry::{MANIFEST_LIMIT, RegistryError, note_source};
 
 use super::documents::{Documents, Remote};
-use super::id::{ImageId, Origin, ResolveMode};
+use super::id::{ImageId, Origin};
 use super::{ImageSource, ResolvedImage, records};
 use crate::blocking::blocking;
 use crate::{Result, SourceContext, SourceError, layout};

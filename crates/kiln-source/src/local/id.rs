@@ -47,11 +47,8 @@ impl LocalId {
         }
         let metadata_only = match get(attr::LOCAL_METADATA_TRANSFER) {
             None => false,
-            Some("1" | "t" | "T" | "TRUE" | "true" | "True") => true,
-            Some("0" | "f" | "F" | "FALSE" | "false" | "False") => false,
-            Some(other) => {
-                return Err(invalid(attr::LOCAL_METADATA_TRANSFER, format!("invalid value {other:?}")));
-            }
+            Some(text) => kiln_go::parse_bool(text)
+                .ok_or_else(|| invalid(attr::LOCAL_METADATA_TRANSFER, format!("invalid value {text:?}")))?,
         };
         let exceptions = list(attr::LOCAL_METADATA_TRANSFER_EXCLUDE)?.unwrap_or_default();
         Ok(Self {

@@ -7,7 +7,7 @@ use crate::ssh::{AgentSocket, Owner};
 use crate::{Left, Worker};
 use kiln_llb::errdefs::{BuildError, Code};
 use kiln_llb::{CacheSharing, ExecOp, Mount, MountKind as Kind, SecretOpt, SshOpt};
-use kiln_sandbox::{MountKind, SandboxMount};
+use kiln_sandbox::{BindOptions, MountKind, SandboxMount};
 use kiln_snapshot::{ActiveSnapshot, CacheMount, CacheMountSpec, Mounted, NewRef, RecordKind, Sharing};
 use std::path::Path;
 
@@ -244,7 +244,8 @@ impl Builder<'_> {
             fd.map_err(|e| failed(e).context(format!("mount {} at {}", selector.display(), mount.dest)))?;
         self.views[index] = Some(mounted.clone());
         self.held.mounted.push(mounted);
-        Ok(MountKind::Bind { fd, read_only: mount.readonly })
+        let options = BindOptions { read_only: mount.readonly, ..BindOptions::default() };
+        Ok(MountKind::Bind { fd, options })
     }
 
     /// Takes every cache directory of the step, in the order of their keys: steps that want the same locked ones in
@@ -317,6 +318,6 @@ impl Builder<'_> {
         let opened = AgentSocket::open(&self.worker.0.run_dir, session, id.to_string(), &owner);
         let (socket, fd) = opened.map_err(|e| failed(e).context("make an ssh agent socket"))?;
         self.held.sockets.push(socket);
-        Ok(Some(MountKind::Bind { fd, read_only: false }))
+        Ok(Some(MountKind::Bind { fd, options: BindOptions::default() }))
     }
 }

@@ -29,7 +29,7 @@ impl Host {
 
     fn apply(&self, kind: FileActionKind) -> Result<(), FileError> {
         let action = FileAction { input: None, secondary: None, output: Some(0), kind };
-        let done = apply(&action, &self.target, Some(&self.source), &|_| Some(&self.target));
+        let done = apply(&action, &self.target, Some(&self.source), &|_| Some(&self.target), None);
         assert_eq!(std::fs::read_to_string(self.tmp.path().join("canary")).unwrap(), "host");
         assert_eq!(std::fs::read_to_string(self.tmp.path().join("victim/data")).unwrap(), "host");
         assert_eq!(std::fs::read_dir(self.tmp.path()).unwrap().count(), 4, "something appeared outside");
@@ -437,7 +437,7 @@ fn copies_from_nothing() {
         let a = CopyAction { allow_wildcard: wildcard, allow_empty_wildcard: empty, ..copy(src, "a/b") };
         let action =
             FileAction { input: None, secondary: None, output: Some(0), kind: FileActionKind::Copy(a) };
-        let got = match apply(&action, &host.target, None, &|_| None) {
+        let got = match apply(&action, &host.target, None, &|_| None, None) {
             Ok(()) => host.tree(),
             Err(e) => format!("error: {e}"),
         };
@@ -505,6 +505,6 @@ fn copies_stop_when_told() {
     let kind = FileActionKind::Copy(CopyAction { dir_copy_contents: true, ..copy("d", "/") });
     let action = FileAction { input: None, secondary: None, output: Some(0), kind };
     let flag = Arc::new(AtomicBool::new(true));
-    let e = apply_until(&action, &host.target, Some(&host.source), &|_| None, Some(flag)).unwrap_err();
+    let e = apply(&action, &host.target, Some(&host.source), &|_| None, Some(flag)).unwrap_err();
     assert_eq!(e.to_string(), "copy was cancelled");
 }

@@ -1,11 +1,12 @@
 //! Exec streams of containers, and the messages that go over them.
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use crate::common::World;
 use crate::raw::{Bridge, Client, Graph, busybox, solve};
 use kiln_proto::gateway::exec_message::Input;
 use kiln_proto::{gateway, pb};
+use kiln_testkit::PATIENCE;
 use std::collections::BTreeMap;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -67,7 +68,7 @@ impl Stream {
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<gateway::ExecMessage>, Status> {
-        let next = tokio::time::timeout(Duration::from_secs(20), self.from.message());
+        let next = tokio::time::timeout(PATIENCE, self.from.message());
         next.await.expect("a message in time")
     }
 

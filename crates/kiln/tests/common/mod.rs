@@ -9,9 +9,10 @@ pub(crate) const NEEDS: &[Need] = &[Need::Root, Need::Program("docker-registry")
 
 /// A daemon and a registry; `FROM busybox` works.
 pub(crate) struct World {
-    pub(crate) env: Env,
-    pub(crate) registry: Registry,
+    // The processes end before their folder is removed.
     pub(crate) daemon: Option<Daemon>,
+    pub(crate) registry: Registry,
+    pub(crate) env: Env,
 }
 
 /// `None` (said aloud) where this machine cannot run builds.

@@ -1,6 +1,6 @@
 //! What a step sees of the daemon and the host, and what it can reach from inside.
 
-use crate::canary::{Canary, attempt};
+use crate::canary::{Canary, attempt, holds};
 use crate::common::{World, world};
 
 /// CVE-2024-21626: no descriptor of the daemon as working directory, source or destination.
@@ -134,9 +134,13 @@ fn entitlements_are_asked_for_root() {
 #[test]
 fn nothing_stays_behind_root() {
     let Some(mut w) = world() else { return };
-    let file = "FROM busybox\nRUN (setsid sleep 4217 &) ; (nohup sleep 4217 &); sleep 0.2\nRUN --mount=type=cache,target=/c --mount=type=tmpfs,target=/t true\n";
-    let _ = w.build(file, &[]).success();
-    assert!(!running("4217"), "a process of a step");
+    let marker = format!("42{}", std::process::id());
+    let file = format!(
+        "FROM busybox\nRUN (setsid sh -c ': > /a; sleep {marker}' &); (trap '' HUP; sh -c ': > /b; sleep {marker}' &); until test -e /a && test -e /b; do sleep 0.01; done\n\
+         RUN --mount=type=cache,target=/c --mount=type=tmpfs,target=/t true\n"
+    );
+    let _ = w.build(&file, &[]).success();
+    assert!(!running(&marker), "a process of a step");
     let root = w.env.path().join("root").display().to_string();
     assert!(!mounts_of_host().contains(&root), "a mount");
     stop(&mut w);
@@ -151,8 +155,8 @@ fn mounts_of_host() -> String {
     std::fs::read_to_string("/proc/self/mountinfo").unwrap()
 }
 
-fn running(argument: &str) -> bool {
+/// Whether a process was started with this text; applets of a shell keep the shell's arguments.
+fn running(text: &str) -> bool {
     let all = std::fs::read_dir("/proc").unwrap().flatten();
-    all.filter_map(|p| std::fs::read(p.path().join("cmdline")).ok())
-        .any(|line| line.split(|b| *b == 0).any(|a| a == argument.as_bytes()))
+    all.filter_map(|p| std::fs::read(p.path().join("cmdline")).ok()).any(|line| holds(&line, text))
 }

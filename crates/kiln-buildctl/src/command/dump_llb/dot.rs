@@ -1,6 +1,7 @@
 //! A graph in graphviz' language.
 
 use super::Entry;
+use kiln_go::quote;
 use kiln_proto::pb;
 use kiln_proto::pb::file_action::Action;
 use kiln_proto::pb::op::Op;
@@ -20,11 +21,6 @@ pub(super) fn text(entries: &[Entry]) -> String {
     }
     out.push_str("}\n");
     out
-}
-
-/// As Go quotes.
-fn quote(text: &str) -> String {
-    kiln_dockerfile::quote(text)
 }
 
 /// Where an input is mounted.

@@ -18,15 +18,7 @@ impl Object {
     /// Adds a member unless it is empty.
     pub(super) fn put(self, key: &str, value: impl Into<Value>) -> Self {
         let value = value.into();
-        let is_empty = match &value {
-            Value::Null => true,
-            Value::Bool(b) => !b,
-            Value::Number(n) => n.as_i64() == Some(0),
-            Value::String(s) => s.is_empty(),
-            Value::Array(a) => a.is_empty(),
-            Value::Object(o) => o.is_empty(),
-        };
-        if is_empty { self } else { self.with(key, value) }
+        if kiln_go::json::is_empty(&value) { self } else { self.with(key, value) }
     }
 
     /// Adds a message if there is one, even an empty one.

@@ -10,7 +10,7 @@ use crate::cli::Values;
 use crate::error::Error;
 use json::Object;
 use kiln_digest::Digest;
-use kiln_progress::escape_html;
+use kiln_go::json::escape_html;
 use kiln_proto::extra::{OpExtra, OpMetadataExtra};
 use kiln_proto::pb;
 use prost::Message as _;

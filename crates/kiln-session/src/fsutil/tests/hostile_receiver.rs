@@ -31,7 +31,7 @@ async fn attack(script: Vec<Packet>) -> (Result<Sent, TransferError>, Vec<Packet
     }
     drop(outgoing);
     let result =
-        tokio::time::timeout(Duration::from_secs(10), sender).await.expect("the sender hangs").unwrap();
+        tokio::time::timeout(Duration::from_secs(60), sender).await.expect("the sender hangs").unwrap();
     while let Some(Ok(message)) = incoming.next().await {
         seen.push(Packet::decode(message).unwrap());
     }

@@ -51,7 +51,7 @@ async fn attack(script: Vec<Packet>, options: ReceiveOptions) -> Result<Received
             }
         }
     });
-    let result = tokio::time::timeout(Duration::from_secs(20), receive(ours, root(to.path()), options)).await;
+    let result = tokio::time::timeout(Duration::from_secs(60), receive(ours, root(to.path()), options)).await;
     talk.abort();
     assert_eq!(listing(outside.path()), [("canary".to_string(), "644 old".to_string())].into());
     result.expect("the receiver hangs")

@@ -3,6 +3,7 @@
 mod hostile_receiver;
 mod hostile_sender;
 mod model;
+mod slow;
 mod trees;
 
 use std::collections::BTreeMap;

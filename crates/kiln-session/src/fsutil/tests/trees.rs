@@ -328,8 +328,7 @@ async fn joined_and_overlaid_trees_arrive_as_one() {
 
     extra.add("a", 0o600, 0, Bytes::new());
     let disk: Arc<dyn Tree> = Arc::new(DirTree::new(Arc::new(root(from.path()))));
-    let mut sink = |_: Stat| Ok(());
-    let error = OverlaidTree::new(disk, extra).walk(&mut sink).unwrap_err();
+    let error = OverlaidTree::new(disk, extra).entries().find_map(Result::err).unwrap();
     assert_eq!(error.to_string(), r#"cannot overwrite "a": the path exists twice in the transfer"#);
 }
 

@@ -3,26 +3,25 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kiln_cli::build::args::BuildArgs;
-use kiln_cli::build::context::is_remote;
-use kiln_cli::build::plan::Plan;
-use kiln_dockerfile::csv::parse_bool;
+use super::args::BuildArgs;
+use super::attrs::Vars;
+use super::context::is_remote;
+use super::plan::Plan;
+use kiln_go::parse_bool;
 use kiln_llb::mask_credentials;
 
-use crate::context::set;
-use crate::error::Error;
-
-/// Adds what is known. Without git, or outside of a work tree, that is nothing.
-pub(super) fn add(args: &BuildArgs, plan: &mut Plan) -> Result<(), Error> {
-    let is_on = |name: &str, default: bool| set(name).and_then(|v| parse_bool(&v)).unwrap_or(default);
-    let labels = set("BUILDX_GIT_LABELS").is_some_and(|v| v == "full" || parse_bool(&v) == Some(true));
+/// Adds what is known and wanted: `$BUILDX_GIT_LABELS`, `$BUILDX_GIT_INFO`. Without git, or outside of a work tree, that
+/// is nothing.
+pub fn add(args: &BuildArgs, vars: Vars<'_>, plan: &mut Plan) {
+    let is_on = |name: &str, default: bool| vars(name).and_then(|v| parse_bool(&v)).unwrap_or(default);
+    let labels = vars("BUILDX_GIT_LABELS").is_some_and(|v| v == "full" || parse_bool(&v) == Some(true));
     let info = is_on("BUILDX_GIT_INFO", true);
     if !(labels || info) || args.context == "-" || is_remote(&args.context) {
-        return Ok(());
+        return;
     }
-    let Ok(dir) = std::fs::canonicalize(&args.context) else { return Ok(()) };
+    let Ok(dir) = std::fs::canonicalize(&args.context) else { return };
     let git = Git(&dir);
-    let Some(root) = git.run(&["rev-parse", "--show-toplevel"]).map(PathBuf::from) else { return Ok(()) };
+    let Some(root) = git.run(&["rev-parse", "--show-toplevel"]).map(PathBuf::from) else { return };
     if let Some(mut commit) = git.run(&["rev-parse", "--verify", "--quiet", "HEAD"]) {
         if is_on("BUILDX_GIT_CHECK_DIRTY", false) && git.run(&["status", "--porcelain"]).is_some() {
             commit.push_str("-dirty");
@@ -51,7 +50,6 @@ pub(super) fn add(args: &BuildArgs, plan: &mut Plan) -> Result<(), Error> {
             }
         }
     }
-    Ok(())
 }
 
 fn put(plan: &mut Plan, wanted: bool, key: &str, value: &str) {
@@ -95,7 +93,7 @@ fn without_credentials(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kiln_cli::build::plan::Unsaid;
+    use crate::build::plan::Unsaid;
 
     fn plan(context: &Path) -> Plan {
         let args = BuildArgs {
@@ -104,7 +102,7 @@ mod tests {
             ..BuildArgs::default()
         };
         let mut plan = Plan::new(&args, &|_| None, &Unsaid::Nothing, || Ok(Vec::new())).unwrap();
-        add(&args, &mut plan).unwrap();
+        add(&args, &|_| None, &mut plan);
         plan
     }
 
