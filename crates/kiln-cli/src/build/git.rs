@@ -20,6 +20,11 @@ pub fn add(args: &BuildArgs, vars: Vars<'_>, plan: &mut Plan) {
         return;
     }
     let Ok(dir) = std::fs::canonicalize(&args.context) else { return };
+    // Git itself takes a while to find that out.
+    let named = vars("GIT_DIR").is_some();
+    if !named && !dir.ancestors().any(|d| d.join(".git").exists()) {
+        return;
+    }
     let git = Git(&dir);
     let Some(root) = git.run(&["rev-parse", "--show-toplevel"]).map(PathBuf::from) else { return };
     if let Some(mut commit) = git.run(&["rev-parse", "--verify", "--quiet", "HEAD"]) {

@@ -12,7 +12,7 @@ use kiln_proto::filesync::{
     GetTokenAuthorityResponse, VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse,
 };
 use ring::hmac;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -28,7 +28,8 @@ pub(super) struct AuthProvider(Arc<Inner>);
 
 struct Inner {
     config: DockerConfig,
-    http: reqwest::Client,
+    /// Made when it is first asked for: most builds fetch no token, and the system's certificates take milliseconds.
+    http: OnceCell<reqwest::Client>,
     /// For registries with certificates of their own.
     own: HashMap<String, reqwest::Client>,
     /// One helper runs at a time: keychains do not take more.
@@ -42,10 +43,19 @@ impl AuthProvider {
                 |e| BuildError::new(Code::Internal, format!("http client of the registry login: {e}"));
             token::http_client(tls).map_err(failed)
         };
-        let http = client(&RegistryTls::default())?;
         let own = config.registry_tls.iter().map(|(host, tls)| Ok((host.clone(), client(tls)?)));
         let own = own.collect::<Result<_, BuildError>>()?;
-        Ok(Self(Arc::new(Inner { config, http, own, logins: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { config, http: OnceCell::new(), own, logins: Mutex::default() })))
+    }
+
+    /// The client for the token server of a registry.
+    async fn http(&self, host: &str) -> Result<&reqwest::Client, Status> {
+        if let Some(own) = self.0.own.get(host) {
+            return Ok(own);
+        }
+        let make = || tokio::task::spawn_blocking(|| token::http_client(&RegistryTls::default()));
+        let made = self.0.http.get_or_try_init(|| async { make().await.map_err(|e| e.to_string())? }).await;
+        made.map_err(|e| Status::internal(format!("http client of the registry login: {e}")))
     }
 
     async fn login(&self, host: &str) -> Result<Login, Status> {
@@ -104,7 +114,7 @@ impl Auth for AuthProvider {
         let request = r.into_inner();
         let login = self.login(&request.host).await?;
         let kind = if login == Login::Anonymous { "anonymous" } else { "oauth" };
-        let http = self.0.own.get(&request.host).unwrap_or(&self.0.http);
+        let http = self.http(&request.host).await?;
         let failed = |e| Status::unknown(format!("failed to fetch {kind} token: {e}"));
         Ok(Response::new(token::fetch(http, &login, &request).await.map_err(failed)?))
     }
